@@ -1,0 +1,66 @@
+# `make run` and `make test` each work alone on a bare Debian machine with Rust and gcc.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+VENV := target/e2e-venv
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help run check test e2e bench fuzz deps bench-deps deny
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: deps ## Build and start the demo: a chat app behind the gate on http://127.0.0.1:8080
+	$(CARGO) run --release --locked -- demo
+
+check: deps deny ## Formatting, lints, docs, licences and advisories
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) deny --all-features check --hide-inclusion-graph
+
+test: deps ## Unit tests and black-box tests
+	$(CARGO) test --locked
+
+e2e: deps $(VENV)/ready ## Real clients: official SDKs and curl against the real program
+	$(CARGO) build --locked
+	$(VENV)/bin/python -m pytest -q tests/e2e
+
+bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the parts alone
+	$(CARGO) build --locked --profile dist --bin tidegate --example bare_pingora --example bench_upstream
+	python3 benches/side_by_side/run.py
+	$(CARGO) bench --locked
+
+fuzz: deps ## The scanner against serde_json, a million cases
+	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
+
+# Pingora builds zlib-ng with cmake; a C compiler and curl are the others that a bare machine may lack.
+deps:
+	@missing=(); \
+	command -v cmake >/dev/null || missing+=(cmake); \
+	command -v cc >/dev/null || missing+=(gcc libc6-dev); \
+	command -v curl >/dev/null || missing+=(curl); \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing $${missing[*]}"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
+	fi
+
+bench-deps:
+	@missing=(); \
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light); \
+	command -v wrk >/dev/null || missing+=(wrk); \
+	command -v valgrind >/dev/null || missing+=(valgrind); \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing $${missing[*]}"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
+	fi
+
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked --version 0.20.2
+
+$(VENV)/ready: tests/e2e/requirements.txt
+	python3 -m venv $(VENV) || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv && python3 -m venv $(VENV); }
+	$(VENV)/bin/pip install -q -r tests/e2e/requirements.txt
+	touch $@

@@ -1,0 +1,131 @@
+//! The JSON documents that clients of these apps already read, as pure functions of a snapshot.
+
+use serde_json::{Value, json};
+
+use crate::observe::{Readiness, Snapshot};
+
+/// Decimal places of seconds and percentages.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// `healthy`, or `degraded` with reasons: still serving either way.
+pub fn status(snapshot: &Snapshot) -> &'static str {
+    if snapshot.degraded.is_empty() { "healthy" } else { "degraded" }
+}
+
+/// `GET /healthz`.
+pub fn health(snapshot: &Snapshot) -> Value {
+    json!({
+        "status": status(snapshot),
+        "version": snapshot.version,
+        "environment": &*snapshot.environment,
+        "uptime_seconds": snapshot.uptime.as_secs(),
+        "services": {
+            "redis": "not_configured",
+            "sse_connections": snapshot.connections.event_streams,
+            "active_sessions": snapshot.state.sessions,
+            "connections": snapshot.connections.active,
+            "in_flight": snapshot.in_flight,
+        },
+        "reasons": snapshot.degraded,
+    })
+}
+
+/// `GET /readyz`.
+pub fn readiness(snapshot: &Snapshot) -> Value {
+    let status = match snapshot.readiness {
+        Readiness::Starting => "starting",
+        Readiness::Ready => "ready",
+        Readiness::Draining => "draining",
+    };
+    json!({ "status": status })
+}
+
+/// `GET /metrics.json`.
+pub fn metrics(snapshot: &Snapshot) -> Value {
+    json!({
+        "connections": {
+            "total": snapshot.connections.total,
+            "active": snapshot.connections.active,
+            "sessions": snapshot.state.sessions,
+            "oldest_connection_age": rounded(snapshot.connections.oldest_age.as_secs_f64()),
+        },
+        "rate_limits": {
+            "per_minute": snapshot.limits.per_minute,
+            "per_hour": snapshot.limits.per_hour,
+        },
+        "requests": {
+            "total": snapshot.requests,
+            "in_flight": snapshot.in_flight,
+            "panics": snapshot.panics,
+            "refused": counts(snapshot.refusals.iter().map(|(name, count)| (name.as_str(), *count))),
+        },
+        "events": counts(snapshot.events.iter().copied()),
+        "state": {
+            "subjects": snapshot.state.subjects,
+            "open_admissions": snapshot.state.open_admissions,
+            "settlements": {
+                "settled": snapshot.state.settled,
+                "retries": snapshot.state.settle_retries,
+                "queued": snapshot.state.settle_queued,
+            },
+        },
+        "logs": { "dropped_lines": snapshot.log_dropped },
+        "system": {
+            "version": snapshot.version,
+            "debug_mode": snapshot.debug,
+            "environment": &*snapshot.environment,
+            "uptime_seconds": snapshot.uptime.as_secs(),
+            "cpu_seconds": rounded(snapshot.process.cpu.as_secs_f64()),
+            "resident_memory_bytes": snapshot.process.resident_bytes,
+            "open_fds": snapshot.process.open_fds,
+        },
+    })
+}
+
+/// `GET /api/security/stats`, and `GET /` for callers that are no browser.
+///
+/// No calls are priced and no breaker exists in this build, so nothing is spent, nothing limits spending (null), and
+/// nothing is open.
+pub fn security(snapshot: &Snapshot) -> Value {
+    json!({
+        "security": {
+            "rate_limiter": {
+                "total_users_tracked": snapshot.state.users,
+                "blocked_users": snapshot.state.blocked,
+                "subjects_tracked": snapshot.state.subjects,
+                "ai_calls_per_minute_limit": snapshot.limits.ai_per_minute,
+                "ai_calls_per_hour_limit": snapshot.limits.ai_per_hour,
+                "requests_per_minute_limit": snapshot.limits.per_minute,
+                "requests_per_hour_limit": snapshot.limits.per_hour,
+            },
+            "cost_tracker": {
+                "daily_cost": 0.0,
+                "remaining_cost": null,
+                "daily_calls": 0,
+                "daily_tokens": 0,
+                "hourly_calls": 0,
+                "utilization": { "cost_percent": 0.0, "calls_percent": 0.0, "tokens_percent": 0.0 },
+            },
+            "circuit_breaker": { "is_open": false, "failure_count": 0, "mode": "auto", "reason": null },
+            "refusals": counts(snapshot.refusals.iter().map(|(name, count)| (name.as_str(), *count))),
+            "events": counts(snapshot.events.iter().copied()),
+        },
+    })
+}
+
+/// `GET /api/sessions/stats`.
+pub fn sessions(snapshot: &Snapshot) -> Value {
+    json!({
+        "sessions": {
+            "active": snapshot.state.sessions,
+            "connections": snapshot.connections.active,
+            "sse_connections": snapshot.connections.event_streams,
+        },
+    })
+}
+
+fn counts<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Value {
+    pairs.map(|(name, count)| (name.to_owned(), count.into())).collect::<serde_json::Map<_, _>>().into()
+}

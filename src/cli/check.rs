@@ -1,0 +1,48 @@
+//! `tidegate check`: test the settings, and show them with their origin.
+
+use clap::Args;
+
+use super::RunArgs;
+use crate::config::Config;
+use crate::guard::chain;
+use crate::state::Clock;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Print every value with its origin, and the order of the guards with the reason for each place.
+    #[arg(long)]
+    explain: bool,
+    /// Print the JSON Schema of the settings file.
+    #[arg(long)]
+    schema: bool,
+}
+
+impl CheckArgs {
+    pub fn check(&self) -> Result<(), String> {
+        if self.schema {
+            println!("{}", Config::schema());
+            return Ok(());
+        }
+        check(&self.run, self.explain)
+    }
+}
+
+/// Tests the settings as `run` would use them; nothing is bound or started.
+pub fn check(args: &RunArgs, explain: bool) -> Result<(), String> {
+    let config = args.load().map_err(|e| e.to_string())?;
+    config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
+    if explain {
+        println!("{}", config.explain());
+        println!("# The way of a request, in this order:\n{}", chain::explain());
+    }
+    println!("The settings are good{}.", describe(&config));
+    Ok(())
+}
+
+fn describe(config: &Config) -> String {
+    config
+        .file()
+        .map_or_else(|| " (no file: built-in defaults)".into(), |file| format!(" ({})", file.display()))
+}

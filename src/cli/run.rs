@@ -1,0 +1,29 @@
+//! `tidegate run`: serve until a signal comes.
+
+use tracing_subscriber::EnvFilter;
+
+use super::RunArgs;
+use crate::config::Config;
+use crate::server::{self, Running};
+use crate::state::Clock;
+
+pub fn run(args: &RunArgs) -> Result<(), String> {
+    let config = args.load().map_err(|e| e.to_string())?;
+    let running = start(config)?;
+    eprintln!("tidegate: traffic on http://{}, admin on http://{}", running.traffic(), running.admin());
+    running.wait();
+    Ok(())
+}
+
+/// Starts a server with the program's own log on standard error.
+pub fn start(config: Config) -> Result<Running, String> {
+    let settings = config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
+    let filter = EnvFilter::new(format!("off,tidegate={}", settings.level.name()));
+    // Libraries are silent: Pingora prints raw request heads, keys included, when it can't parse them.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+    server::start(settings, Clock::system()).map_err(|e| e.to_string())
+}

@@ -1,0 +1,288 @@
+//! The settings as written: one struct for the server, one for what each route may override.
+//!
+//! There are no defaults here: conf/tidegate.yaml is built in and holds them all.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Named, Secret, Span, Toggle};
+use crate::guard::Traffic;
+use crate::guard::{
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers,
+};
+use crate::observe::{AccessFormat, LogTarget};
+use crate::proxy::api::Api;
+use crate::proxy::path::PathRules;
+use crate::proxy::route::Inspect;
+
+/// Keys that stand at the top level only.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerFile {
+    /// The app in front of which the gate stands, as `http://host:port`.
+    pub upstream: Option<String>,
+    /// Address for traffic.
+    pub listen: String,
+    /// Worker threads; 0: one for each processor.
+    pub threads: usize,
+    /// Directory for keys and counters.
+    pub state_dir: Option<PathBuf>,
+    /// How long requests in flight may take after SIGTERM.
+    pub drain: Span,
+    /// The admin endpoints.
+    pub admin: AdminFile,
+    /// Caps on connections.
+    pub connections: ConnectionsFile,
+    /// How clients are recognised.
+    pub client: ClientFile,
+    /// Logs.
+    pub log: LogFile,
+    /// How paths are normalised.
+    pub paths: PathRules,
+    /// What of HTTP is refused although it could be read.
+    pub hygiene: hygiene::Hygiene,
+    /// Path at which callers ask for their own limits.
+    pub rate_limit_status: Toggle<String>,
+    /// Times that are allowed.
+    pub timeouts: TimeoutsFile,
+    /// Routes; the first that matches wins. Read one by one, since each is merged with the defaults first.
+    #[serde(default)]
+    #[schemars(with = "Vec<RouteSchema>")]
+    pub routes: Absent,
+}
+
+/// Stands for what is read elsewhere.
+#[derive(Debug, Default, Deserialize)]
+pub struct Absent;
+
+/// A route, for the schema: its own keys beside those that it overrides.
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+struct RouteSchema {
+    #[schemars(flatten)]
+    own: RouteOwn,
+    #[schemars(flatten)]
+    overrides: Option<RouteFile>,
+}
+
+/// Admin endpoints, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminFile {
+    /// Address.
+    pub listen: String,
+    /// Bearer token.
+    pub token: Option<Secret>,
+}
+
+/// Caps on connections, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionsFile {
+    /// At once.
+    pub max: u32,
+    /// At once from one address.
+    pub per_address: u32,
+    /// Requests on one HTTP/1 connection.
+    pub requests: u32,
+    /// For a whole request head.
+    pub head_timeout: Span,
+    /// Between two requests.
+    pub idle_timeout: Span,
+    /// HTTP/2 in plain text.
+    pub h2c: bool,
+    /// Streams at once on one HTTP/2 connection.
+    pub h2_streams: u32,
+}
+
+/// Logs, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogFile {
+    /// The program's own messages: from which level.
+    pub level: Level,
+    /// One line a request.
+    pub access: AccessFile,
+    /// Security events.
+    pub events: EventsFile,
+}
+
+/// Level of the program's own messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What needs somebody.
+    #[serde(alias = "ERROR", alias = "critical", alias = "CRITICAL")]
+    Error,
+    /// What may need somebody.
+    #[serde(alias = "WARN", alias = "WARNING", alias = "warning")]
+    Warn,
+    /// What happens.
+    #[serde(alias = "INFO")]
+    Info,
+    /// All there is.
+    #[serde(alias = "DEBUG", alias = "trace", alias = "TRACE")]
+    Debug,
+}
+
+impl Level {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+}
+
+/// Access log, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessFile {
+    /// Where it goes.
+    pub to: LogTarget,
+    /// How a line looks.
+    pub format: AccessFormat,
+}
+
+/// Security events, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventsFile {
+    /// Where they go.
+    pub to: LogTarget,
+}
+
+/// How clients are recognised, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientFile {
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<String>,
+    /// Header fields that carry a key.
+    pub key_headers: Vec<String>,
+    /// Query parameters that carry a key.
+    pub key_parameters: Vec<String>,
+    /// Cookies that carry a session id.
+    pub session_cookies: Vec<String>,
+    /// Header fields that carry a session id.
+    pub session_headers: Vec<String>,
+    /// JSON fields that carry a session id.
+    pub session_fields: Vec<String>,
+    /// Header field that carries a device id.
+    pub device_header: String,
+    /// Keys the digests of users, sessions and devices.
+    pub secret: Option<Secret>,
+}
+
+/// Times that are allowed, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsFile {
+    /// For a whole body that is inspected.
+    pub request_body: Span,
+    /// To the upstream.
+    pub connect: Span,
+    /// Until the upstream begins to answer.
+    pub first_byte: Span,
+    /// While it answers.
+    pub between_bytes: Span,
+    /// Between two events of a stream.
+    pub stream_idle: Span,
+    /// For a stream as a whole.
+    pub stream_total: Span,
+    /// For a silent WebSocket.
+    pub tunnel_idle: Span,
+    /// For one piece of an answer to be taken.
+    pub write: Span,
+    /// For which unused upstream connections are kept.
+    pub upstream_idle: Span,
+}
+
+/// Keys that a route may override.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    /// Hosts that are served.
+    pub hosts: host::Config,
+    /// Client addresses.
+    pub addresses: cidr::Config,
+    /// Security headers.
+    pub security_headers: Toggle<security_headers::Config>,
+    /// CORS.
+    pub cors: cors::Config,
+    /// Origin and referer.
+    pub origin: Toggle<origin::Config>,
+    /// Response headers that tell too much.
+    pub leaks: Toggle<leaks::Config>,
+    /// Caps on heads and bodies.
+    pub caps: caps::Config,
+    /// Caps on the shape of JSON.
+    pub json: body::JsonConfig,
+    /// Caps on the length of texts.
+    pub text: body::TextConfig,
+    /// Rate limits by name.
+    pub limits: Named<Toggle<limits::Config>>,
+    /// Requests in flight.
+    pub concurrency: concurrency::Config,
+    /// Forwarding.
+    pub forward: ForwardFile,
+}
+
+/// Forwarding, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardFile {
+    /// Further request headers that only trusted proxies may send.
+    pub strip: Vec<String>,
+    /// What the upstream sees in `Host`.
+    pub host: ForwardHost,
+}
+
+/// What the upstream sees in `Host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardHost {
+    /// What the client asked for.
+    Client,
+    /// The upstream's own.
+    Upstream,
+}
+
+/// A route's own keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteOwn {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// What it takes.
+    #[serde(default, rename = "match")]
+    pub matches: MatchFile,
+    /// Another upstream than the top level's.
+    pub upstream: Option<String>,
+    /// The API it speaks, where its path does not tell.
+    pub api: Option<Api>,
+    /// What its requests count as, where method and path do not tell.
+    pub traffic: Option<Traffic>,
+    /// Whether its bodies are looked into.
+    pub inspect: Option<Inspect>,
+}
+
+/// What a route takes, as written.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatchFile {
+    /// Host names.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Paths.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// Methods.
+    #[serde(default)]
+    pub methods: Vec<String>,
+}

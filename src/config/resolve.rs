@@ -1,0 +1,376 @@
+//! From settings as written to settings as run: everything that can be wrong is found here, once, at start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::{hmac, rand};
+use http::Method;
+use http::header::HeaderName;
+
+use super::file::{ForwardHost, Level, MatchFile, RouteFile, RouteOwn, ServerFile};
+use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node, from_node_at};
+use crate::guard::body::BodyGuard;
+use crate::guard::hygiene::Hygiene;
+use crate::guard::{GuardParts, Guards};
+use crate::observe::ObserverConfig;
+use crate::proxy::Forwarding;
+use crate::proxy::client::ClientRules;
+use crate::proxy::path::PathRules;
+use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
+use crate::server::HeadCaps;
+use crate::server::door::ConnectionCaps;
+use crate::state::{Clock, MemoryConfig, MemoryStore};
+use crate::upstream::{Timeouts, Upstream};
+
+/// Heads longer than this are cut without an answer; up to it, `caps` answers with 431.
+const HEAD_BYTES: usize = 256 * 1024;
+
+/// The settings, as run. A request keeps the ones that it began under.
+pub struct Settings {
+    /// Sockets, threads and caps on connections.
+    pub server: ServerSettings,
+    /// How clients are recognised.
+    pub client: ClientRules,
+    /// How paths are normalised.
+    pub paths: PathRules,
+    /// Which odd HTTP is refused.
+    pub hygiene: Hygiene,
+    /// Timeouts towards the client.
+    pub timeouts: ClientTimeouts,
+    /// Routes in order; the last takes everything.
+    pub routes: Vec<Arc<Route>>,
+    /// Every upstream once.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Path of the status endpoint.
+    pub status_path: Option<Box<str>>,
+    /// Logs.
+    pub observe: ObserverConfig,
+    /// Level of the program's own messages.
+    pub level: Level,
+    /// Store of counters.
+    pub store: Arc<MemoryStore>,
+}
+
+/// What can't change while the server runs.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Address for traffic.
+    pub listen: String,
+    /// Address of the admin endpoints.
+    pub admin_listen: String,
+    /// Bearer token of the admin endpoints, if one was set.
+    pub admin_token: Option<Secret>,
+    /// Directory for keys and counters.
+    pub state_dir: Option<PathBuf>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Drain deadline.
+    pub drain: Duration,
+    /// Caps on connections.
+    pub connections: ConnectionCaps,
+}
+
+/// Timeouts towards the client, as run.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTimeouts {
+    /// For a whole body that is inspected.
+    pub request_body: Duration,
+    /// For one write to make progress.
+    pub write: Duration,
+}
+
+impl ServerSettings {
+    /// Caps for the admin listener: few connections, and none of them worth many.
+    pub fn admin_connections(&self) -> ConnectionCaps {
+        ConnectionCaps { total: 256, per_address: 64, h2c: false, ..self.connections.clone() }
+    }
+}
+
+impl Settings {
+    /// The route of a request. `host` in lower case, without port.
+    pub fn route(&self, host: &str, path: &str, method: &Method) -> Option<Arc<Route>> {
+        self.routes.iter().find(|route| route.matcher.matches(host, path, method)).cloned()
+    }
+
+    /// The guards that dress answers to requests that found no route.
+    pub fn fallback(&self) -> Option<&Guards> {
+        self.routes.last().map(|route| &route.guards)
+    }
+
+    /// Whether a request asks for the caller's own limits.
+    pub fn is_status_path(&self, path: &str, method: &Method) -> bool {
+        method.is_safe() && self.status_path.as_deref() == Some(path)
+    }
+}
+
+impl Config {
+    /// Builds everything that a server needs, or says all that is wrong.
+    pub fn resolve(&self, clock: &Clock) -> Result<Settings, ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        let file: ServerFile = from_node(&self.server)?;
+        let problem = |key: &str, message: String| self.problem(key, message);
+        let listen = file.listen.clone();
+        let loopback = is_loopback(&listen).map_err(|m| problem("listen", m))?;
+        is_loopback(&file.admin.listen).map_err(|m| problem("admin.listen", m))?;
+        let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
+        let timeouts = upstream_timeouts(&file);
+
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        let mut routes: Vec<Arc<Route>> = Vec::new();
+        for (index, entry) in self.routes.iter().enumerate() {
+            let built = RouteBuilder { file: &file, loopback, timeouts, index, entry }.build(&mut upstreams);
+            match built {
+                Ok(route) => {
+                    if let Some(earlier) =
+                        routes.iter().find(|earlier| earlier.matcher.covers(&route.matcher))
+                    {
+                        let message =
+                            format!("this route is never reached: {:?} takes all its requests", earlier.name);
+                        errors.push(
+                            ConfigError::new(entry.path(index), &entry.own.origin, message)
+                                .remedy("put the narrower route first, or remove one"),
+                        );
+                    }
+                    if routes.iter().any(|earlier| earlier.name == route.name) {
+                        let message = format!("two routes are named {:?}", route.name);
+                        errors.push(ConfigError::new(entry.path(index), &entry.own.origin, message));
+                    }
+                    routes.push(Arc::new(route));
+                }
+                Err(more) => errors.extend(more),
+            }
+        }
+        errors.into_result()?;
+        let store = Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        Ok(Settings {
+            server: server_settings(&file),
+            client,
+            paths: file.paths,
+            hygiene: file.hygiene,
+            timeouts: ClientTimeouts {
+                request_body: file.timeouts.request_body.0,
+                write: file.timeouts.write.0,
+            },
+            status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
+            observe: ObserverConfig {
+                access: file.log.access.to,
+                access_format: file.log.access.format,
+                events: file.log.events.to,
+            },
+            level: file.log.level,
+            routes,
+            upstreams,
+            store,
+        })
+    }
+
+    fn problem(&self, key: &str, message: String) -> ConfigError {
+        let path: Vec<&str> = key.split('.').collect();
+        let origin =
+            self.server.at(&path).or_else(|| self.defaults.at(&path)).map(|node| node.origin.clone());
+        ConfigError { path: key.into(), origin, message, remedy: None }
+    }
+}
+
+/// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
+pub(super) struct RouteEntry {
+    /// `name`, `match`, and so on.
+    pub own: Node,
+    /// Defaults and overrides merged.
+    pub merged: Node,
+    /// What the route itself says.
+    pub overrides: Node,
+}
+
+impl RouteEntry {
+    fn path(&self, index: usize) -> String {
+        format!("routes[{index}]")
+    }
+}
+
+struct RouteBuilder<'a> {
+    file: &'a ServerFile,
+    loopback: bool,
+    timeouts: Timeouts,
+    index: usize,
+    entry: &'a RouteEntry,
+}
+
+impl RouteBuilder<'_> {
+    fn build(&self, upstreams: &mut Vec<Arc<Upstream>>) -> Result<Route, ConfigErrors> {
+        let prefix = self.entry.path(self.index);
+        let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
+        let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
+        let upstream = self.upstream(&own, upstreams)?;
+        let matcher =
+            matcher(&own.matches).map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
+        let guards = self.guards(&own.name, file)?;
+        Ok(Route {
+            index: self.index,
+            name: own.name.into(),
+            matcher,
+            api: own.api,
+            traffic: own.traffic,
+            inspect: own.inspect.unwrap_or(Inspect::Auto),
+            upstream,
+            guards,
+        })
+    }
+
+    fn upstream(&self, own: &RouteOwn, all: &mut Vec<Arc<Upstream>>) -> Result<Arc<Upstream>, ConfigError> {
+        let (url, key) = match (&own.upstream, &self.file.upstream) {
+            (Some(url), _) => (url, "upstream"),
+            (None, Some(url)) => (url, ""),
+            (None, None) => {
+                let message = "no upstream is set".to_owned();
+                return Err(ConfigError { path: "upstream".into(), origin: None, message, remedy: None }.remedy(
+                    "name the app to stand in front of: --upstream http://127.0.0.1:3000, UPSTREAM_URL, or `upstream:` in the file",
+                ));
+            }
+        };
+        let name = if key.is_empty() { "default" } else { own.name.as_str() };
+        if let Some(known) = all.iter().find(|u| *u.name == *name) {
+            return Ok(known.clone());
+        }
+        let built = Upstream::build(name, url, self.timeouts)
+            .map_err(|why| self.fault("upstream", why.to_string()))?;
+        let built = Arc::new(built);
+        all.push(built.clone());
+        Ok(built)
+    }
+
+    fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {
+        let fault = |(key, message): (String, String)| self.fault(&key, message);
+        let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
+        let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
+        let body = BodyGuard::build(&file.json, &file.text, &self.file.client.session_fields)
+            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        // A limit that a route repeats is its own; one that it inherits is shared by all.
+        let scope = |limit: &str| match self.entry.overrides.at(&["limits", limit]) {
+            Some(_) => format!("{name}/{limit}"),
+            None => limit.to_owned(),
+        };
+        let parts = GuardParts { file, body, forwarding, loopback: self.loopback };
+        Guards::build(parts, scope).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
+    }
+
+    /// An error at a key of this route, wherever that key was written.
+    fn fault(&self, key: &str, message: String) -> ConfigError {
+        let path: Vec<&str> = key.split('.').filter(|k| !k.is_empty()).collect();
+        let overridden = self.entry.overrides.at(&path).is_some() || self.entry.own.at(&path).is_some();
+        let node = self.entry.merged.at(&path).or_else(|| self.entry.own.at(&path));
+        let prefix = if overridden { self.entry.path(self.index) } else { String::new() };
+        let separator = if prefix.is_empty() || key.is_empty() { "" } else { "." };
+        ConfigError {
+            path: format!("{prefix}{separator}{key}"),
+            origin: node.map(|n| n.origin.clone()),
+            message,
+            remedy: None,
+        }
+    }
+}
+
+type Fault = (String, String);
+
+fn is_loopback(listen: &str) -> Result<bool, String> {
+    let address: SocketAddr = listen
+        .parse()
+        .map_err(|_| format!("{listen:?} is not an address; write it like 127.0.0.1:8080 or [::]:8080"))?;
+    Ok(address.ip().to_canonical().is_loopback())
+}
+
+fn server_settings(file: &ServerFile) -> ServerSettings {
+    let processors = || std::thread::available_parallelism().map_or(2, usize::from);
+    let connections = &file.connections;
+    ServerSettings {
+        listen: file.listen.clone(),
+        admin_listen: file.admin.listen.clone(),
+        admin_token: file.admin.token.clone(),
+        state_dir: file.state_dir.clone(),
+        threads: if file.threads == 0 { processors() } else { file.threads },
+        drain: file.drain.0,
+        connections: ConnectionCaps {
+            total: connections.max,
+            per_address: connections.per_address,
+            requests: connections.requests,
+            idle: connections.idle_timeout.0,
+            head: HeadCaps { deadline: connections.head_timeout.0, bytes: HEAD_BYTES },
+            h2c: connections.h2c,
+            h2_streams: connections.h2_streams,
+            h2_header_list: 64 * 1024,
+        },
+    }
+}
+
+fn upstream_timeouts(file: &ServerFile) -> Timeouts {
+    let t = &file.timeouts;
+    Timeouts {
+        connect: t.connect.0,
+        first_byte: t.first_byte.0,
+        between_bytes: t.between_bytes.0,
+        stream_idle: t.stream_idle.0,
+        stream_total: t.stream_total.0,
+        tunnel_idle: t.tunnel_idle.0,
+        write: t.write.0,
+        idle: t.upstream_idle.0,
+    }
+}
+
+fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {
+    let client = &file.client;
+    let network = |text: &String| {
+        let single = text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from);
+        single.or_else(|| text.parse().ok()).ok_or_else(|| {
+            (
+                "client.trusted_proxies".to_owned(),
+                format!("{text:?} is no address or network; write 10.0.0.1 or 10.0.0.0/8"),
+            )
+        })
+    };
+    let boxed = |list: &[String]| list.iter().map(|s| s.as_str().into()).collect();
+    let device = header_names("client.device_header", std::slice::from_ref(&client.device_header))?;
+    Ok(ClientRules {
+        trusted_proxies: client.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
+        key_headers: header_names("client.key_headers", &client.key_headers)?,
+        key_parameters: boxed(&client.key_parameters),
+        session_cookies: boxed(&client.session_cookies),
+        session_headers: header_names("client.session_headers", &client.session_headers)?,
+        device_header: device.into_iter().next().unwrap_or(HeaderName::from_static("x-device-id")),
+        secret: digest_key(client.secret.as_ref())?,
+    })
+}
+
+fn digest_key(secret: Option<&Secret>) -> Result<hmac::Key, Fault> {
+    if let Some(secret) = secret {
+        return Ok(hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()));
+    }
+    let mut bytes = [0u8; 32];
+    let failed = |_| ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned());
+    rand::fill(&mut bytes).map_err(failed)?;
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+}
+
+fn header_names(key: &str, names: &[String]) -> Result<Vec<HeaderName>, Fault> {
+    let parse = |name: &String| {
+        name.parse().map_err(|_| (key.to_owned(), format!("{name:?} is not the name of a header field")))
+    };
+    names.iter().map(parse).collect()
+}
+
+fn matcher(file: &MatchFile) -> Result<Matcher, Fault> {
+    let path = |text: &String| {
+        PathPattern::parse(text).map_err(|why| ("paths".to_owned(), format!("{text:?}: {why}")))
+    };
+    let method = |text: &String| {
+        let sound =
+            text.parse::<Method>().ok().filter(|m| m.as_str().bytes().all(|b| b.is_ascii_uppercase()));
+        sound.ok_or_else(|| ("methods".to_owned(), format!("{text:?} is not a method; write it like POST")))
+    };
+    Ok(Matcher {
+        hosts: file.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
+        paths: file.paths.iter().map(path).collect::<Result<_, _>>()?,
+        methods: file.methods.iter().map(method).collect::<Result<_, _>>()?,
+    })
+}

@@ -1,0 +1,65 @@
+//! How a value may appear in an error or an explanation: short, on one line, without credentials.
+
+/// The longest part of a value that an error repeats, in characters.
+const LONGEST: usize = 40;
+
+/// What stands in place of a secret.
+pub(super) const HIDDEN: &str = "(hidden)";
+
+/// The value in quotes, cut to 40 characters, control characters escaped, the credentials of a URL left out.
+pub(super) fn short(text: &str) -> String {
+    let text = without_credentials(text);
+    let mut kept: String = text.chars().take(LONGEST).collect();
+    if kept.len() < text.len() {
+        kept.push('…');
+    }
+    format!("{kept:?}")
+}
+
+/// The text with the `user:password@` of every URL in it hidden (RFC 3986 §3.2.1).
+pub(super) fn without_credentials(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (head, tail) = rest.split_at(at + 3);
+        out.push_str(head);
+        // Some parsers take everything up to the last `@` for the credentials.
+        let authority = tail
+            .find(|c: char| matches!(c, '/' | '?' | '#' | ',') || c.is_whitespace())
+            .unwrap_or(tail.len());
+        let (authority, after) = tail.split_at(authority);
+        match authority.rsplit_once('@') {
+            Some((_, host)) => {
+                out.push_str(HIDDEN);
+                out.push('@');
+                out.push_str(host);
+            }
+            None => out.push_str(authority),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Redis URL with its password would end up in a terminal's scrollback, or in a CI log.
+    #[test]
+    fn url_passwords_are_not_repeated() {
+        assert_eq!(short("redis://:hunter2@cache:6379/0"), r#""redis://(hidden)@cache:6379/0""#);
+        assert_eq!(
+            without_credentials("a http://u:p@ss@h,b http://x/y@z"),
+            "a http://(hidden)@h,b http://x/y@z"
+        );
+    }
+
+    /// An error is one line, whatever the value is.
+    #[test]
+    fn long_and_odd_values_stay_on_one_short_line() {
+        assert_eq!(short("a\nb"), r#""a\nb""#);
+        assert_eq!(short(&"é".repeat(41)).chars().count(), 43);
+    }
+}

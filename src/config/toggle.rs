@@ -1,0 +1,101 @@
+//! Settings that can be switched off.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+/// The name by which the config's deserializer knows a toggle; not a name that a type could have.
+pub(super) const TOGGLE: &str = "$tidegate::Toggle";
+
+/// `off`, or the settings of what is on.
+///
+/// In a file: `off` (`false` and `no` too) or the form of `T`; where that is a mapping, `on` is an empty one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toggle<T> {
+    /// Switched off.
+    Off,
+    /// Switched on, with its settings.
+    On(T),
+}
+
+impl<T> Toggle<T> {
+    /// Whether it is switched off.
+    pub fn is_off(&self) -> bool {
+        matches!(self, Toggle::Off)
+    }
+
+    /// The settings, if it is on.
+    pub fn as_option(&self) -> Option<&T> {
+        match self {
+            Toggle::Off => None,
+            Toggle::On(value) => Some(value),
+        }
+    }
+
+    /// The settings, if it is on.
+    pub fn into_option(self) -> Option<T> {
+        match self {
+            Toggle::Off => None,
+            Toggle::On(value) => Some(value),
+        }
+    }
+}
+
+impl<T: Default> Default for Toggle<T> {
+    /// On, with the settings' defaults: what protects is on unless somebody says otherwise.
+    fn default() -> Self {
+        Toggle::On(T::default())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ToggleVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ToggleVisitor<T> {
+            type Value = Toggle<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`off` or settings")
+            }
+
+            fn visit_none<E>(self) -> Result<Self::Value, E> {
+                Ok(Toggle::Off)
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Self::Value, D::Error> {
+                T::deserialize(inner).map(Toggle::On)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(TOGGLE, ToggleVisitor(PhantomData))
+    }
+}
+
+impl<T: Serialize> Serialize for Toggle<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Toggle::Off => serializer.serialize_str("off"),
+            Toggle::On(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Toggle<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Toggle_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "enum": ["off", "on", false, true], "description": "`off` switches it off." }, settings] })
+    }
+}

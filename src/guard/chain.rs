@@ -1,0 +1,219 @@
+//! The order of the guards, with the reason for each place; and the one spot that measures them.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use http::HeaderValue;
+use pingora::http::ResponseHeader;
+use prometheus::Histogram;
+
+use super::body::{BodyGuard, Findings};
+use super::caps::Caps;
+use super::cidr::Addresses;
+use super::concurrency::Concurrency;
+use super::cors::{Cors, Preflight};
+use super::host::Hosts;
+use super::leaks::Leaks;
+use super::limits::Limits;
+use super::origin::OriginGuard;
+use super::security_headers::{Author, Circumstances, SecurityHeaders};
+use super::{Fault, Head, Refusal, Verdict};
+use crate::config::file::RouteFile;
+use crate::observe::metrics::Metrics;
+use crate::proxy::Forwarding;
+use crate::proxy::api::Api;
+use crate::proxy::client::Client;
+
+/// The way of a request: stage, what it does, and why it stands where it stands. Printed by `check --explain`.
+const WAY: &[(&str, &str, &str)] = &[
+    ("connections", "caps on connections, deadline and size of the head", "before anything was read"),
+    (
+        "hygiene",
+        "heads that two parsers could read differently",
+        "on the raw bytes, before anything is made of them",
+    ),
+    ("paths", "one form of the path", "before routing, so that no spelling chooses its own guards"),
+    (
+        "client",
+        "address, tenant, user, session, device",
+        "once, from trusted proxies only; all later stages use it",
+    ),
+    ("hosts", "hosts that are not served", "a wrong host makes every later answer wrong"),
+    ("addresses", "denied networks", "costs next to nothing, and refuses for good"),
+    ("caps", "length of URI, header fields, body as declared", "before anything loops over them"),
+    ("origin", "state-changing requests from foreign pages", "before they count against the victim's limits"),
+    ("cors", "preflights", "answered here; they carry no credentials and change nothing"),
+    ("concurrency", "requests in flight", "local, and given back at the end: taken before what is not"),
+    (
+        "limits of the address",
+        "first transaction",
+        "stands whatever follows, or refusals would be free probes",
+    ),
+    ("body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed"),
+    ("json, text", "shape, then lengths, in one walk", "before anything is drawn from what others share"),
+    (
+        "all other limits",
+        "second transaction",
+        "all granted or nothing taken; the last thing before the upstream",
+    ),
+    ("upstream", "headers rewritten, request forwarded", ""),
+    (
+        "cors, leaks, security headers",
+        "on every answer, the gate's own and the upstream's",
+        "CORS first: it decides CORP",
+    ),
+    ("settle, record", "exactly once, on every way out", ""),
+];
+
+/// One request in this many is measured: reading the clock costs as much as some guards.
+const SAMPLE: u32 = 64;
+
+/// What the guards of a route are built from.
+pub struct GuardParts {
+    /// The route's settings as written.
+    pub file: RouteFile,
+    /// Body guard, built with settings that are not the route's alone.
+    pub body: BodyGuard,
+    /// Forwarding.
+    pub forwarding: Forwarding,
+    /// Whether traffic is accepted on a loopback address only.
+    pub loopback: bool,
+}
+
+/// The guards of a route.
+pub struct Guards {
+    hosts: Hosts,
+    addresses: Addresses,
+    origin: Option<OriginGuard>,
+    cors: Cors,
+    body: BodyGuard,
+    headers: Option<SecurityHeaders>,
+    leaks: Option<Leaks>,
+    /// Caps on heads and bodies.
+    pub caps: Caps,
+    /// Requests in flight.
+    pub concurrency: Concurrency,
+    /// Rate limits.
+    pub limits: Limits,
+    /// Header fields on their way through.
+    pub forwarding: Forwarding,
+}
+
+/// Histograms of the guards' time, and whose turn it is to be measured.
+pub struct Timers {
+    turn: AtomicU32,
+    hosts: Histogram,
+    addresses: Histogram,
+    caps: Histogram,
+    origin: Histogram,
+    cors: Histogram,
+    body: Histogram,
+}
+
+impl Timers {
+    /// Registers the histograms.
+    pub fn new(metrics: &Metrics) -> Self {
+        let guard = |name| metrics.guard(name);
+        Self {
+            turn: AtomicU32::new(0),
+            hosts: guard("hosts"),
+            addresses: guard("addresses"),
+            caps: guard("caps"),
+            origin: guard("origin"),
+            cors: guard("cors"),
+            body: guard("body"),
+        }
+    }
+
+    fn sampled(&self) -> bool {
+        self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE)
+    }
+}
+
+fn timed<T>(sampled: bool, histogram: &Histogram, check: impl FnOnce() -> T) -> T {
+    if !sampled {
+        return check();
+    }
+    let started = Instant::now();
+    let outcome = check();
+    histogram.observe(started.elapsed().as_secs_f64());
+    outcome
+}
+
+impl Guards {
+    /// Builds the guards of a route. `scope` gives each limit the name of its counter.
+    pub fn build(parts: GuardParts, scope: impl Fn(&str) -> String) -> Result<Self, Fault> {
+        let GuardParts { file, body, forwarding, loopback } = parts;
+        let cors = Cors::build(&file.cors)?;
+        let origin =
+            file.origin.as_option().map(|config| OriginGuard::build(config, cors.origins())).transpose()?;
+        Ok(Self {
+            hosts: Hosts::build(&file.hosts, loopback)?,
+            addresses: Addresses::build(&file.addresses)?,
+            caps: Caps::build(&file.caps)?,
+            origin,
+            headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
+            leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
+            limits: Limits::build(&file.limits, scope)?,
+            concurrency: Concurrency::build(&file.concurrency),
+            cors,
+            body,
+            forwarding,
+        })
+    }
+
+    /// Everything that the head alone decides.
+    pub fn check_head(&self, head: &Head<'_>, timers: &Timers) -> Verdict {
+        let sampled = timers.sampled();
+        timed(sampled, &timers.hosts, || self.hosts.check(head))?;
+        timed(sampled, &timers.addresses, || self.addresses.check(head))?;
+        timed(sampled, &timers.caps, || self.caps.check(head))?;
+        if let Some(origin) = &self.origin {
+            timed(sampled, &timers.origin, || origin.check(head))?;
+        }
+        timed(sampled, &timers.cors, || self.cors.check(head))
+    }
+
+    /// The answer to a preflight, if this is one that the gate answers.
+    pub fn preflight(&self, head: &Head<'_>) -> Option<Preflight> {
+        self.cors.preflight(head)
+    }
+
+    /// Everything that a JSON body decides.
+    pub fn check_body(&self, body: &[u8], api: Option<Api>, timers: &Timers) -> Result<Findings, Refusal> {
+        timed(timers.sampled(), &timers.body, || self.body.check(body, api))
+    }
+
+    /// The response guards.
+    pub fn dress(
+        &self,
+        head: &mut ResponseHeader,
+        author: Author,
+        client: &Client,
+        origin: Option<&HeaderValue>,
+    ) {
+        self.cors.decorate(head, origin, author);
+        if let (Some(leaks), Author::Upstream) = (&self.leaks, author) {
+            leaks.strip(head);
+        }
+        if let Some(headers) = &self.headers {
+            headers.apply(head, Circumstances { author, https: client.https, cors: self.cors.speaks() });
+        }
+    }
+
+    /// The response guards for an answer to a request whose client was not made out.
+    pub fn dress_unknown(&self, head: &mut ResponseHeader) {
+        if let Some(headers) = &self.headers {
+            headers.apply(head, Circumstances { author: Author::Gate, https: false, cors: false });
+        }
+    }
+}
+
+/// The way of a request, one stage a line.
+pub fn explain() -> String {
+    let line = |(stage, what, why): &(&str, &str, &str)| match why.is_empty() {
+        true => format!("  {stage}: {what}"),
+        false => format!("  {stage}: {what} ({why})"),
+    };
+    WAY.iter().map(line).collect::<Vec<_>>().join("\n")
+}

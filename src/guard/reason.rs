@@ -1,0 +1,106 @@
+//! Reason codes: one stable word per refusal, alike in the answer, the log, the metric and the docs.
+
+use http::StatusCode;
+
+/// The kind of security event a refusal is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A limit or cap on traffic was met.
+    RateLimitExceeded,
+    /// Something that looks like an attack.
+    SecurityAlert,
+    /// Bad input.
+    ValidationError,
+}
+
+impl Event {
+    /// The event's name in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Event::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
+            Event::SecurityAlert => "SECURITY_ALERT",
+            Event::ValidationError => "VALIDATION_ERROR",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident, $event:expr;)*) => {
+        /// Why a request was refused or failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason, for metrics and docs.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The stable code.
+            pub const fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code,)* }
+            }
+
+            /// The HTTP status of the answer.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Reason::$variant => StatusCode::$status,)* }
+            }
+
+            /// The security event it raises; `None` for failures that are nobody's misbehaviour.
+            pub const fn event(self) -> Option<Event> {
+                match self { $(Reason::$variant => $event,)* }
+            }
+        }
+    };
+}
+
+use Event::{RateLimitExceeded, SecurityAlert, ValidationError};
+
+reasons! {
+    /// The request's framing or head breaks HTTP, or two parsers could read it differently.
+    MalformedRequest = "malformed_request", BAD_REQUEST, Some(SecurityAlert);
+    /// The path can't be normalised safely.
+    InvalidPath = "invalid_path", BAD_REQUEST, Some(SecurityAlert);
+    /// The host is not one that this gate serves.
+    HostDenied = "host_denied", MISDIRECTED_REQUEST, Some(SecurityAlert);
+    /// The client's address is denied, or not on the allowlist.
+    AddressDenied = "address_denied", FORBIDDEN, Some(SecurityAlert);
+    /// A state-changing request or upgrade from a foreign origin.
+    OriginDenied = "origin_denied", FORBIDDEN, Some(SecurityAlert);
+    /// No route takes this request.
+    RouteNotFound = "route_not_found", NOT_FOUND, None;
+    /// The method is not allowed here.
+    MethodDenied = "method_denied", METHOD_NOT_ALLOWED, Some(ValidationError);
+    /// The request target is too long.
+    UriTooLong = "uri_too_long", URI_TOO_LONG, Some(ValidationError);
+    /// Too many header fields, or too many bytes of them.
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, Some(ValidationError);
+    /// The body is larger than allowed for its type.
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, Some(ValidationError);
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout", REQUEST_TIMEOUT, Some(ValidationError);
+    /// A content coding that the gate does not decode.
+    UnsupportedEncoding = "unsupported_encoding", UNSUPPORTED_MEDIA_TYPE, Some(ValidationError);
+    /// A charset other than UTF-8 on an inspected body.
+    UnsupportedCharset = "unsupported_charset", UNSUPPORTED_MEDIA_TYPE, Some(ValidationError);
+    /// Not JSON, or JSON that two parsers could read differently, or beyond the shape caps.
+    InvalidJson = "invalid_json", BAD_REQUEST, Some(ValidationError);
+    /// A text field is longer than allowed.
+    TextTooLong = "text_too_long", UNPROCESSABLE_ENTITY, Some(ValidationError);
+    /// A rate limit was met.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
+    /// Too many requests in flight for this subject.
+    ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
+    /// Too many requests in flight in total.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
+    /// The server is about to stop.
+    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, None;
+    /// The store of limits can't be asked.
+    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, None;
+    /// No connection to the upstream.
+    UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY, None;
+    /// The upstream broke off or answered nonsense.
+    UpstreamFailed = "upstream_failed", BAD_GATEWAY, None;
+    /// The upstream took too long.
+    UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, None;
+    /// A defect in the gate; the request was not served.
+    InternalError = "internal_error", INTERNAL_SERVER_ERROR, None;
+}

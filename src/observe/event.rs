@@ -1,0 +1,96 @@
+//! Security events: one JSON object a line, for whoever watches the gate.
+
+use std::net::IpAddr;
+
+use crate::guard::Reason;
+use crate::proxy::client::SubjectId;
+use crate::state::clock::Timestamp;
+
+use super::Record;
+use super::line::{JsonLine, shortened};
+use super::redact::{redact, redact_keys};
+
+/// Bytes of a user agent that are written.
+const AGENT_BYTES: usize = 200;
+/// Bytes of any other field that are written.
+const FIELD_BYTES: usize = 1024;
+
+/// A refusal worth telling. Fields that a refusal at the door does not have are `None`.
+#[derive(Clone, Copy, Debug)]
+pub struct SecurityEvent<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Why; also says which event it is.
+    pub reason: Reason,
+    /// One sentence.
+    pub detail: &'a str,
+    /// The client's address.
+    pub client_address: IpAddr,
+    /// Digest of the user.
+    pub user: Option<SubjectId>,
+    /// Digest of the session.
+    pub session: Option<SubjectId>,
+    /// Digest of the device.
+    pub device: Option<SubjectId>,
+    /// Name of the route.
+    pub route: Option<&'a str>,
+    /// As received.
+    pub user_agent: Option<&'a [u8]>,
+    /// The request's id.
+    pub request_id: Option<&'a str>,
+    /// The request's method.
+    pub method: Option<&'a str>,
+    /// Normalised path without query.
+    pub path: Option<&'a str>,
+    /// The host asked for.
+    pub host: Option<&'a str>,
+}
+
+impl<'a> SecurityEvent<'a> {
+    /// The event of a refused request; `None` if its reason raises none.
+    pub(super) fn of(record: &Record<'a>) -> Option<Self> {
+        let refusal = record.refusal?;
+        refusal.reason.event()?;
+        Some(Self {
+            at: record.at,
+            reason: refusal.reason,
+            detail: &refusal.detail,
+            client_address: record.client_address,
+            user: record.user,
+            session: record.session,
+            device: record.device,
+            route: record.route.map(|route| route.name()),
+            user_agent: record.user_agent,
+            request_id: Some(record.request_id),
+            method: Some(record.method.as_str()),
+            path: Some(record.path),
+            host: Some(record.host),
+        })
+    }
+
+    pub(super) fn write(&self, event: &'static str, out: &mut Vec<u8>) {
+        let mut line = JsonLine::begin(out, self.at);
+        line.text("event", event);
+        line.text("reason", self.reason.code());
+        line.text("detail", shortened(&redact(self.detail), FIELD_BYTES));
+        line.address("client_address", self.client_address);
+        for (key, subject) in [("user", self.user), ("session", self.session), ("device", self.device)] {
+            if let Some(subject) = subject {
+                line.display(key, subject);
+            }
+        }
+        line.maybe("route", self.route);
+        for (key, value) in [("method", self.method), ("host", self.host), ("path", self.path)] {
+            if let Some(value) = value {
+                line.text(key, shortened(&redact(value), FIELD_BYTES));
+            }
+        }
+        if let Some(id) = self.request_id {
+            line.text("request_id", shortened(&redact_keys(id), AGENT_BYTES));
+        }
+        if let Some(agent) = self.user_agent {
+            line.text("user_agent", shortened(&redact(&String::from_utf8_lossy(agent)), AGENT_BYTES));
+        }
+        line.end();
+    }
+}

@@ -1,0 +1,315 @@
+//! Every metric family of the gate, in a registry of its own (several gates can live in one process).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{
+    Encoder, Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::guard::Event;
+use crate::state::clock::Timestamp;
+
+use super::connections::{Connections, OpenConnection};
+use super::series::{RouteSeries, UpstreamSeries};
+use super::snapshot::Snapshot;
+
+/// Seconds; a page takes a millisecond, a long completion minutes.
+const REQUEST_BUCKETS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Seconds; a guard takes between a hundred nanoseconds and, on a large body, some milliseconds.
+const GUARD_BUCKETS: [f64; 9] = [1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 1e-3, 1e-2];
+
+/// Why the door turned a connection away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionRefusal {
+    /// All connections that the gate allows are open.
+    Total,
+    /// All connections that one address may have are open.
+    PerAddress,
+}
+
+impl ConnectionRefusal {
+    /// The label's value.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::PerAddress => "per_address",
+        }
+    }
+}
+
+/// All families. Their labels take values from the config and from fixed lists only, never from a client.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    refusals: IntCounterVec,
+    request_seconds: HistogramVec,
+    upstream_seconds: HistogramVec,
+    guard_seconds: HistogramVec,
+    pub(super) bytes_in: IntCounter,
+    pub(super) bytes_out: IntCounter,
+    pub(super) connections: Arc<Connections>,
+    refused_total: IntCounter,
+    refused_per_address: IntCounter,
+    heads_abandoned: IntCounter,
+    limit_events: IntCounter,
+    alert_events: IntCounter,
+    validation_events: IntCounter,
+    pub(super) access_dropped: IntCounter,
+    pub(super) events_dropped: IntCounter,
+    pub(super) panics: IntCounter,
+    scraped: Mutex<Scraped>,
+}
+
+/// What is not counted here but read from its owner when somebody looks.
+struct Scraped {
+    in_flight: IntGauge,
+    limit_subjects: IntGauge,
+    open_admissions: IntGauge,
+    settle_queued: IntGauge,
+    settled: IntCounter,
+    settle_retries: IntCounter,
+    cpu_seconds: prometheus::Counter,
+    resident_bytes: IntGauge,
+    open_fds: IntGauge,
+}
+
+impl Metrics {
+    /// Builds the families for a process that started at `started`.
+    ///
+    /// # Errors
+    /// None in practice: names and labels are constants, checked by every test that builds one.
+    pub fn new(started: Timestamp) -> Result<Self, Error> {
+        let families = Families(Registry::new());
+        let refused = families.counters(
+            "connections_refused_total",
+            "Connections turned away at the door.",
+            &["why"],
+        )?;
+        let bytes = families.counters(
+            "bytes_total",
+            "Body bytes, from (in) and to (out) clients.",
+            &["direction"],
+        )?;
+        let events = families.counters("events_total", "Security events.", &["event"])?;
+        let dropped = families.counters(
+            "log_dropped_total",
+            "Log lines lost: the queue was full or the target could not be written.",
+            &["log"],
+        )?;
+        let build = families.gauges("build_info", "Always 1; the label says which build runs.", "version")?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let start = Gauge::new("process_start_time_seconds", "Start of the process, since the Unix epoch.")?;
+        start.set(started.as_micros() as f64 / 1e6);
+        families.0.register(Box::new(start))?;
+
+        Ok(Self {
+            requests: families.counters("requests_total", "Requests.", &RouteSeries::REQUEST_LABELS)?,
+            refusals: families.counters(
+                "refusals_total",
+                "Requests that were refused or failed, by reason.",
+                &RouteSeries::REFUSAL_LABELS,
+            )?,
+            request_seconds: families.histogram(
+                "request_duration_seconds",
+                "From the request's head to the last byte of its answer.",
+                "route",
+                &REQUEST_BUCKETS,
+            )?,
+            upstream_seconds: families.histogram(
+                "upstream_duration_seconds",
+                "The part of a request that was spent on its upstream.",
+                "upstream",
+                &REQUEST_BUCKETS,
+            )?,
+            guard_seconds: families.histogram(
+                "guard_duration_seconds",
+                "Time in one guard, measured on a sample of requests.",
+                "guard",
+                &GUARD_BUCKETS,
+            )?,
+            bytes_in: bytes.with_label_values(&["in"]),
+            bytes_out: bytes.with_label_values(&["out"]),
+            connections: Arc::new(Connections::new(
+                families.counter("connections_total", "Client connections accepted.")?,
+                families.gauge("connections", "Client connections that are open.")?,
+            )),
+            refused_total: refused.with_label_values(&[ConnectionRefusal::Total.name()]),
+            refused_per_address: refused.with_label_values(&[ConnectionRefusal::PerAddress.name()]),
+            heads_abandoned: families.counter(
+                "heads_abandoned_total",
+                "Connections that began a request head and never finished it, or not in time.",
+            )?,
+            limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
+            alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
+            validation_events: events.with_label_values(&[Event::ValidationError.name()]),
+            access_dropped: dropped.with_label_values(&["access"]),
+            events_dropped: dropped.with_label_values(&["events"]),
+            panics: families.counter("panics_total", "Requests that ended in a panic of the gate.")?,
+            scraped: Mutex::new(Scraped {
+                in_flight: families.gauge("in_flight", "Requests being served.")?,
+                limit_subjects: families.gauge("limit_subjects", "Subjects that limits are counted for.")?,
+                open_admissions: families
+                    .gauge("open_admissions", "Admissions granted and not settled yet.")?,
+                settle_queued: families.gauge("settle_queued", "Settlements waiting for the store.")?,
+                settled: families.counter("settle_total", "Settlements that the store took.")?,
+                settle_retries: families.counter("settle_retries_total", "Settlements tried again.")?,
+                cpu_seconds: families
+                    .process_counter("process_cpu_seconds_total", "Processor time, user and system.")?,
+                resident_bytes: families.process("process_resident_memory_bytes", "Resident memory.")?,
+                open_fds: families.process("process_open_fds", "Open file descriptors.")?,
+            }),
+            registry: families.0,
+        })
+    }
+
+    /// The series of a route; the same counters for the same name.
+    pub fn route(&self, name: &str) -> RouteSeries {
+        RouteSeries::new(name, &self.requests, &self.refusals, &self.request_seconds)
+    }
+
+    /// The series of an upstream; the same counters for the same name.
+    pub fn upstream(&self, name: &str) -> UpstreamSeries {
+        UpstreamSeries::new(name, &self.upstream_seconds)
+    }
+
+    /// The durations of one guard, in seconds: taken once when the chain is built.
+    pub fn guard(&self, name: &'static str) -> Histogram {
+        self.guard_seconds.with_label_values(&[name])
+    }
+
+    /// Counts an accepted connection as open until the answer is dropped.
+    pub fn connection_opened(&self) -> OpenConnection {
+        self.connections.open()
+    }
+
+    /// Counts a connection that the door turned away.
+    pub fn connection_refused(&self, why: ConnectionRefusal) {
+        match why {
+            ConnectionRefusal::Total => self.refused_total.inc(),
+            ConnectionRefusal::PerAddress => self.refused_per_address.inc(),
+        }
+    }
+
+    /// Counts a request head that was begun and never became a request.
+    pub fn head_abandoned(&self) {
+        self.heads_abandoned.inc();
+    }
+
+    /// Counts a request that ended in a panic.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    pub(super) const fn events(&self, event: Event) -> &IntCounter {
+        match event {
+            Event::RateLimitExceeded => &self.limit_events,
+            Event::SecurityAlert => &self.alert_events,
+            Event::ValidationError => &self.validation_events,
+        }
+    }
+
+    /// Security events since the start, by name.
+    pub(super) fn events_by_name(&self) -> Vec<(&'static str, u64)> {
+        [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError]
+            .map(|event| (event.name(), self.events(event).get()))
+            .into()
+    }
+
+    /// Requests since the start, over all routes.
+    pub(super) fn requests_total(&self) -> u64 {
+        sums(&self.requests, "route").iter().map(|(_, count)| count).sum()
+    }
+
+    /// Refusals since the start by reason, over all routes.
+    pub(super) fn refusals_by_reason(&self) -> Vec<(String, u64)> {
+        sums(&self.refusals, "reason")
+    }
+
+    /// The text exposition format 0.0.4, with the values that others own taken from `snapshot`.
+    ///
+    /// # Errors
+    /// When a family can't be encoded, which none of these does.
+    pub fn render(&self, snapshot: &Snapshot) -> Result<String, Error> {
+        {
+            let scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
+            let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            scraped.in_flight.set(gauge(snapshot.in_flight));
+            scraped.limit_subjects.set(gauge(snapshot.state.subjects));
+            scraped.open_admissions.set(gauge(snapshot.state.open_admissions));
+            scraped.settle_queued.set(gauge(snapshot.state.settle_queued));
+            raise(&scraped.settled, snapshot.state.settled);
+            raise(&scraped.settle_retries, snapshot.state.settle_retries);
+            let cpu = snapshot.process.cpu.as_secs_f64() - scraped.cpu_seconds.get();
+            scraped.cpu_seconds.inc_by(cpu.max(0.0));
+            scraped.resident_bytes.set(gauge(snapshot.process.resident_bytes));
+            scraped.open_fds.set(gauge(snapshot.process.open_fds));
+        }
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| Error::Msg(error.to_string()))
+    }
+}
+
+/// Brings a counter up to a total that is counted elsewhere.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+/// A family's counts summed by the value of one label, in the order of the values.
+fn sums(family: &IntCounterVec, label: &str) -> Vec<(String, u64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for family in prometheus::core::Collector::collect(family) {
+        for metric in family.get_metric() {
+            let value = metric.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value());
+            *sums.entry(value.unwrap_or_default().to_owned()).or_default() +=
+                metric.get_counter().get_value() as u64;
+        }
+    }
+    sums.into_iter().collect()
+}
+
+/// Declares families and registers them.
+struct Families(Registry);
+
+impl Families {
+    fn add<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        family: Result<C, Error>,
+    ) -> Result<C, Error> {
+        let family = family?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        self.add(IntCounter::new(format!("tidegate_{name}"), help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+        self.add(IntCounterVec::new(Opts::new(format!("tidegate_{name}"), help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        self.add(IntGauge::new(format!("tidegate_{name}"), help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, Error> {
+        self.add(IntGaugeVec::new(Opts::new(format!("tidegate_{name}"), help), &[label]))
+    }
+
+    fn histogram(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> Result<HistogramVec, Error> {
+        let options = HistogramOpts::new(format!("tidegate_{name}"), help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, &[label]))
+    }
+
+    /// Process metrics go by the names that every dashboard knows.
+    fn process(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn process_counter(&self, name: &str, help: &str) -> Result<prometheus::Counter, Error> {
+        self.add(prometheus::Counter::new(name, help))
+    }
+}

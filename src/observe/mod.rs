@@ -1,0 +1,295 @@
+//! Seeing: metrics, access log, security events, and the snapshot that the admin endpoints show.
+
+mod access;
+mod connections;
+mod event;
+mod line;
+pub mod metrics;
+mod process;
+pub mod redact;
+mod series;
+mod snapshot;
+mod stamp;
+mod target;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use access::AccessFormat;
+pub use connections::OpenConnection;
+pub use event::SecurityEvent;
+pub use process::Process;
+pub use series::{RouteSeries, UpstreamSeries};
+pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use target::LogTarget;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode, Version};
+
+use crate::guard::{Refusal, Traffic};
+use crate::proxy::client::SubjectId;
+use crate::state::clock::Timestamp;
+
+use metrics::Metrics;
+use writer::{Log, Writer};
+
+/// A request once it is over. Filled by the proxy, read by metrics, access log and events.
+pub struct Record<'a> {
+    /// When its head had been read.
+    pub at: Timestamp,
+    /// Request method.
+    pub method: &'a Method,
+    /// Normalised path without query.
+    pub path: &'a str,
+    /// Query without `?`, as received; secret values are masked before they are written.
+    pub query: Option<&'a str>,
+    /// Host asked for, as received; empty if none was given.
+    pub host: &'a str,
+    /// Protocol version.
+    pub version: Version,
+    /// Status of the answer; `None` if the connection ended without one.
+    pub status: Option<StatusCode>,
+    /// Body bytes from the client.
+    pub bytes_in: u64,
+    /// Body bytes to the client.
+    pub bytes_out: u64,
+    /// From `at` to the last byte of the answer.
+    pub duration: Duration,
+    /// The part of `duration` spent on the upstream; `None` if it was not asked.
+    pub upstream_duration: Option<Duration>,
+    /// Address of who asked.
+    pub client_address: IpAddr,
+    /// Digest of the user.
+    pub user: Option<SubjectId>,
+    /// Digest of the session.
+    pub session: Option<SubjectId>,
+    /// Digest of the device.
+    pub device: Option<SubjectId>,
+    /// The route taken; `None` if none was.
+    pub route: Option<&'a RouteSeries>,
+    /// The upstream chosen.
+    pub upstream: Option<&'a UpstreamSeries>,
+    /// What the request counted as.
+    pub traffic: Traffic,
+    /// How it travelled.
+    pub carriage: Carriage,
+    /// Why it was refused or failed.
+    pub refusal: Option<&'a Refusal>,
+    /// The request's id, made here or passed.
+    pub request_id: &'a str,
+    /// `User-Agent` as received.
+    pub user_agent: Option<&'a [u8]>,
+    /// `Referer` as received.
+    pub referer: Option<&'a [u8]>,
+    /// The model asked for, where one was read from the body.
+    pub model: Option<&'a str>,
+}
+
+impl Record<'_> {
+    const fn traffic_name(&self) -> &'static str {
+        match self.traffic {
+            Traffic::Page => "page",
+            Traffic::Api => "api",
+            Traffic::Ai => "ai",
+        }
+    }
+}
+
+/// How a request travels (design: two carriages).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carriage {
+    /// Answered by the gate itself.
+    Gate,
+    /// Read whole, then forwarded by the gate.
+    Exchange,
+    /// Streamed through Pingora's own phases.
+    Passthrough,
+}
+
+impl Carriage {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Exchange => "exchange",
+            Self::Passthrough => "passthrough",
+        }
+    }
+}
+
+/// What is written, and where.
+#[derive(Clone, Debug)]
+pub struct ObserverConfig {
+    /// Where access lines go.
+    pub access: LogTarget,
+    /// How they look.
+    pub access_format: AccessFormat,
+    /// Where security events go.
+    pub events: LogTarget,
+}
+
+/// Why the observer could not be built.
+#[derive(Debug)]
+pub enum ObserveError {
+    /// A log's target can't be opened: which log, which target, why.
+    Open(&'static str, LogTarget, io::Error),
+    /// The writing thread can't be started.
+    Thread(io::Error),
+    /// A metric is declared wrongly.
+    Metrics(prometheus::Error),
+}
+
+impl fmt::Display for ObserveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(log, LogTarget::File(path), error) => {
+                write!(f, "can't open {} for the {log} log: {error}", path.display())
+            }
+            Self::Open(log, target, error) => write!(f, "can't open {target:?} for the {log} log: {error}"),
+            Self::Thread(error) => write!(f, "can't start the log writer: {error}"),
+            Self::Metrics(error) => write!(f, "can't declare the metrics: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ObserveError {}
+
+/// Sees every request once, when it is over.
+pub struct Observer {
+    metrics: Arc<Metrics>,
+    started: Timestamp,
+    unrouted: RouteSeries,
+    access: Option<(AccessFormat, Log)>,
+    events: Option<Log>,
+    writer: Mutex<Writer>,
+}
+
+thread_local! {
+    /// The line being written; kept, so that a request allocates nothing for it.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Observer {
+    /// Opens the logs and starts the writing thread; `now` is taken for the start of the process.
+    ///
+    /// # Errors
+    /// When a log's file can't be opened or the thread can't be started.
+    pub fn start(config: &ObserverConfig, now: Timestamp) -> Result<Self, ObserveError> {
+        let open = |log, target: &LogTarget| {
+            target.open().map_err(|error| ObserveError::Open(log, target.clone(), error))
+        };
+        Self::with_sinks(
+            config.access_format,
+            open("access", &config.access)?,
+            open("events", &config.events)?,
+            now,
+        )
+    }
+
+    fn with_sinks(
+        format: AccessFormat,
+        access: Option<writer::Sink>,
+        events: Option<writer::Sink>,
+        now: Timestamp,
+    ) -> Result<Self, ObserveError> {
+        let metrics = Arc::new(Metrics::new(now).map_err(ObserveError::Metrics)?);
+        let (has_access, has_events) = (access.is_some(), events.is_some());
+        let sinks = [
+            access.map(|sink| (sink, metrics.access_dropped.clone())),
+            events.map(|sink| (sink, metrics.events_dropped.clone())),
+        ];
+        let (writer, logs) =
+            Writer::start(sinks.into_iter().flatten().collect()).map_err(ObserveError::Thread)?;
+        let mut logs = logs.into_iter();
+        Ok(Self {
+            unrouted: metrics.route("none"),
+            started: now,
+            access: if has_access { logs.next().map(|log| (format, log)) } else { None },
+            events: if has_events { logs.next() } else { None },
+            writer: Mutex::new(writer),
+            metrics,
+        })
+    }
+
+    /// Counts and logs a request that is over. Never waits: a log that can't keep up loses lines, and counts them.
+    pub fn record(&self, record: &Record<'_>) {
+        let route = record.route.unwrap_or(&self.unrouted);
+        route.request(record.traffic, record.status, record.method, record.duration);
+        self.metrics.bytes_in.inc_by(record.bytes_in);
+        self.metrics.bytes_out.inc_by(record.bytes_out);
+        if let (Some(upstream), Some(took)) = (record.upstream, record.upstream_duration) {
+            upstream.observe(took);
+        }
+        if let Some(refusal) = record.refusal {
+            route.refusal(refusal.reason);
+        }
+        if let Some((format, log)) = &self.access {
+            with_line(log, |line| format.write(record, line));
+        }
+        if let Some(event) = SecurityEvent::of(record) {
+            self.event(&event);
+        }
+    }
+
+    /// Counts and writes a security event that belongs to no recorded request: one at the door, or of the admin port.
+    /// A reason that raises no event is ignored.
+    pub fn event(&self, event: &SecurityEvent<'_>) {
+        let Some(kind) = event.reason.event() else { return };
+        self.metrics.events(kind).inc();
+        if let Some(log) = &self.events {
+            with_line(log, |line| event.write(kind.name(), line));
+        }
+    }
+
+    /// The metric families: for the door, and for series that are taken when a config is built.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits`, `state`
+    /// and `connections.event_streams` are left for their owners to fill.
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let metrics = &self.metrics;
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: now.since(self.started),
+            connections: ConnectionCounts {
+                total: metrics.connections.total(),
+                active: metrics.connections.active(),
+                event_streams: 0,
+                oldest_age: metrics.connections.oldest_age(),
+            },
+            requests: metrics.requests_total(),
+            refusals: metrics.refusals_by_reason(),
+            events: metrics.events_by_name(),
+            log_dropped: metrics.access_dropped.get() + metrics.events_dropped.get(),
+            panics: metrics.panics.get(),
+            process: Process::read(),
+            ..Snapshot::default()
+        }
+    }
+
+    /// Waits until every line queued so far is written; false if that took longer than `deadline`.
+    pub fn flush(&self, deadline: Duration) -> bool {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).flush(deadline)
+    }
+
+    /// Writes what is queued and joins the writing thread: the last thing to do, after the server has stopped. False if
+    /// a target was still stuck after `deadline`.
+    pub fn close(&self, deadline: Duration) -> bool {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).close(deadline)
+    }
+}
+
+fn with_line(log: &Log, write: impl FnOnce(&mut Vec<u8>)) {
+    LINE.with_borrow_mut(|line| {
+        line.clear();
+        write(line);
+        log.push(line);
+    });
+}

@@ -1,0 +1,101 @@
+//! One look at the whole gate, from which the admin endpoints are rendered.
+
+use std::time::Duration;
+
+use super::process::Process;
+
+/// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Version of this build.
+    pub version: &'static str,
+    /// What the operator calls this installation (`production`, `development`).
+    pub environment: Box<str>,
+    /// Whether DEBUG is on.
+    pub debug: bool,
+    /// Since the process started.
+    pub uptime: Duration,
+    /// Whether traffic should be sent here.
+    pub readiness: Readiness,
+    /// Why the gate is degraded, a sentence each; empty means healthy.
+    pub degraded: Vec<String>,
+    /// Client connections.
+    pub connections: ConnectionCounts,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Requests being served.
+    pub in_flight: u64,
+    /// Refusals since the start by reason code; reasons that never occurred are absent.
+    pub refusals: Vec<(String, u64)>,
+    /// Security events since the start by name.
+    pub events: Vec<(&'static str, u64)>,
+    /// Log lines lost since the start.
+    pub log_dropped: u64,
+    /// Requests since the start that ended in a panic.
+    pub panics: u64,
+    /// The limits that apply by default.
+    pub limits: DefaultLimits,
+    /// What the store holds.
+    pub state: StateCounts,
+    /// The process.
+    pub process: Process,
+}
+
+/// Whether a load balancer should send traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet: listeners or state are still being opened.
+    #[default]
+    Starting,
+    /// Yes.
+    Ready,
+    /// No longer: requests in flight are being finished.
+    Draining,
+}
+
+/// Client connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionCounts {
+    /// Accepted since the start.
+    pub total: u64,
+    /// Open now.
+    pub active: u64,
+    /// Open now that carry an event stream.
+    pub event_streams: u64,
+    /// Age of the oldest one; zero when none is open.
+    pub oldest_age: Duration,
+}
+
+/// Limits as configured at the top level; `None` where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DefaultLimits {
+    /// API requests a minute and address.
+    pub per_minute: Option<u64>,
+    /// API requests an hour and address.
+    pub per_hour: Option<u64>,
+    /// AI calls a minute and user.
+    pub ai_per_minute: Option<u64>,
+    /// AI calls an hour and user.
+    pub ai_per_hour: Option<u64>,
+}
+
+/// What the store holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateCounts {
+    /// Subjects of any kind that limits are counted for.
+    pub subjects: u64,
+    /// Users among them.
+    pub users: u64,
+    /// Sessions among them.
+    pub sessions: u64,
+    /// Subjects that are at a limit or banned.
+    pub blocked: u64,
+    /// Admissions granted and not settled yet.
+    pub open_admissions: u64,
+    /// Settlements since the start.
+    pub settled: u64,
+    /// Settlements tried again since the start.
+    pub settle_retries: u64,
+    /// Settlements waiting for the store.
+    pub settle_queued: u64,
+}

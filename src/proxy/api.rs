@@ -1,0 +1,204 @@
+//! Which API a path belongs to: what counts as a call to a model or chat, which fields hold its text, and in
+//! which shape its clients read errors.
+
+use http::Method;
+
+/// An API that Tidegate knows by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Api {
+    /// OpenAI chat completions, completions, and whatever else speaks OpenAI's error shape.
+    OpenAi,
+    /// OpenAI-compatible text to speech.
+    OpenAiSpeech,
+    /// Anthropic messages.
+    Anthropic,
+    /// Gemini `generateContent` and its kin.
+    Gemini,
+    /// Ollama chat, generate and embeddings.
+    Ollama,
+    /// ElevenLabs text to speech.
+    ElevenLabs,
+    /// A webhook of a workflow engine such as n8n.
+    Webhook,
+    /// A home-made chat endpoint.
+    Chat,
+}
+
+/// Shape in which a client reads errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// `{"error":{"message","type","param","code"}}`.
+    OpenAi,
+    /// `{"type":"error","error":{"type","message"},"request_id"}`.
+    Anthropic,
+    /// RFC 9457.
+    Problem,
+}
+
+/// How long a text may be depends on who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextKind {
+    /// Typed by a person into a chat box.
+    Chat,
+    /// Sent to a model by a program, with history and context.
+    Model,
+    /// To be spoken.
+    Speech,
+}
+
+impl Api {
+    /// Shape of errors on this API.
+    pub fn error_shape(self) -> ErrorShape {
+        match self {
+            Api::OpenAi | Api::OpenAiSpeech => ErrorShape::OpenAi,
+            Api::Anthropic => ErrorShape::Anthropic,
+            Api::Gemini | Api::Ollama | Api::ElevenLabs | Api::Webhook | Api::Chat => ErrorShape::Problem,
+        }
+    }
+
+    /// Who reads the text fields of this API.
+    pub fn text_kind(self) -> TextKind {
+        match self {
+            Api::OpenAi | Api::Anthropic | Api::Gemini | Api::Ollama => TextKind::Model,
+            Api::OpenAiSpeech | Api::ElevenLabs => TextKind::Speech,
+            Api::Webhook | Api::Chat => TextKind::Chat,
+        }
+    }
+
+    /// Whether pictures and sound come inline, so that bodies are large.
+    pub fn is_model(self) -> bool {
+        self.text_kind() == TextKind::Model
+    }
+}
+
+/// Ends of OpenAI paths that call a model; whatever stands before them is where the API is mounted.
+const OPENAI: &[&str] = &[
+    "/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/images/variations",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/rerank",
+];
+
+const OLLAMA: &[&str] = &["/api/generate", "/api/embed", "/api/embeddings"];
+
+/// Recognises a call to a model or chat by its normalised path. Case does not count: an upstream may ignore it.
+pub fn recognise(method: &Method, path: &str) -> Option<Api> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if has_segment(path, "webhook") || has_segment(path, "webhook-test") {
+        return Some(Api::Webhook);
+    }
+    if method.is_safe() {
+        return None;
+    }
+    let any = |ends: &[&str]| ends.iter().any(|end| ends_with(path, end));
+    if any(OPENAI) {
+        return Some(Api::OpenAi);
+    }
+    if ends_with(path, "/v1/audio/speech") {
+        return Some(Api::OpenAiSpeech);
+    }
+    if ends_with(path, "/v1/messages") || ends_with(path, "/v1/complete") {
+        return Some(Api::Anthropic);
+    }
+    if is_gemini(path) {
+        return Some(Api::Gemini);
+    }
+    if has_segment(path, "text-to-speech") || has_segment(path, "speech-to-speech") {
+        return Some(Api::ElevenLabs);
+    }
+    if any(OLLAMA) || ends_with(path, "/ollama/api/chat") {
+        return Some(Api::Ollama);
+    }
+    if starts_with(path, "/api/chat") || ends_with(path, "/chat") {
+        return Some(Api::Chat);
+    }
+    None
+}
+
+/// Shape of errors for a path on which no model is called (listing models, a wrong path under the API).
+pub fn error_shape_of(path: &str, anthropic_version: bool) -> ErrorShape {
+    if anthropic_version {
+        ErrorShape::Anthropic
+    } else if starts_with(path, "/v1/") || find_ignore_case(path, "/openai/").is_some() {
+        ErrorShape::OpenAi
+    } else {
+        ErrorShape::Problem
+    }
+}
+
+/// `…/models/{model}:generateContent` and the other verbs that generate, count or embed.
+fn is_gemini(path: &str) -> bool {
+    let Some((head, verb)) = path.rsplit_once(':') else { return false };
+    let verbs = ["generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "predict"];
+    has_segment(head, "models") && verbs.iter().any(|v| verb.eq_ignore_ascii_case(v))
+}
+
+fn ends_with(path: &str, end: &str) -> bool {
+    let (path, end) = (path.as_bytes(), end.as_bytes());
+    path.len() >= end.len() && path[path.len() - end.len()..].eq_ignore_ascii_case(end)
+}
+
+fn starts_with(path: &str, start: &str) -> bool {
+    let (path, start) = (path.as_bytes(), start.as_bytes());
+    path.len() >= start.len() && path[..start.len()].eq_ignore_ascii_case(start)
+}
+
+fn has_segment(path: &str, segment: &str) -> bool {
+    path.split('/').any(|s| s.eq_ignore_ascii_case(segment))
+}
+
+fn find_ignore_case(path: &str, part: &str) -> Option<usize> {
+    path.as_bytes().windows(part.len()).position(|w| w.eq_ignore_ascii_case(part.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path that is not recognised escapes the AI limits, and its caller pays.
+    #[test]
+    fn model_calls_are_recognised_wherever_they_are_mounted() {
+        let known = [
+            ("/v1/chat/completions", Api::OpenAi),
+            ("/openai/v1/chat/completions/", Api::OpenAi),
+            ("/api/chat/completions", Api::OpenAi),
+            ("/V1/Chat/Completions", Api::OpenAi),
+            ("/v1/responses", Api::OpenAi),
+            ("/v1/embeddings", Api::OpenAi),
+            ("/v1/audio/speech", Api::OpenAiSpeech),
+            ("/v1/messages", Api::Anthropic),
+            ("/v1beta/models/gemini-2.5-pro:generateContent", Api::Gemini),
+            ("/v1beta/models/gemini-2.5-pro:streamGenerateContent", Api::Gemini),
+            ("/v1/text-to-speech/voice-id/stream", Api::ElevenLabs),
+            ("/api/generate", Api::Ollama),
+            ("/ollama/api/chat", Api::Ollama),
+            ("/api/chat", Api::Chat),
+            ("/api/chat/send", Api::Chat),
+            ("/api/chatbot", Api::Chat),
+            ("/chat", Api::Chat),
+            ("/webhook/abc/chat", Api::Webhook),
+            ("/webhook-test/abc", Api::Webhook),
+        ];
+        for (path, api) in known {
+            assert_eq!(recognise(&Method::POST, path), Some(api), "{path}");
+        }
+        assert_eq!(recognise(&Method::GET, "/webhook/abc"), Some(Api::Webhook));
+    }
+
+    /// Pages and listings must not be counted as model calls.
+    #[test]
+    fn other_paths_are_not() {
+        for path in ["/", "/v1/models", "/chats", "/api/users", "/assets/chat.js"] {
+            assert_eq!(recognise(&Method::POST, path), None, "{path}");
+        }
+        assert_eq!(recognise(&Method::GET, "/chat"), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! Reads a request body once: whole, under a cap and one deadline; and tells what it is by looking at it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, Version};
+use pingora::proxy::Session;
+use tokio::time::{Instant, timeout_at};
+
+use crate::guard::{Reason, Refusal};
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// The client is to be told.
+    Refused(Refusal),
+    /// The client is gone.
+    Gone,
+}
+
+/// A body on its way in.
+pub struct BodyReader {
+    deadline: Instant,
+    allowed: Duration,
+    first: Option<Bytes>,
+}
+
+impl BodyReader {
+    /// Starts the clock.
+    pub fn new(allowed: Duration) -> Self {
+        Self { deadline: Instant::now() + allowed, allowed, first: None }
+    }
+
+    /// Reads the first bytes, so that the body can be looked at; empty if there is no body.
+    pub async fn peek(&mut self, session: &mut Session) -> Result<&[u8], Unread> {
+        if self.first.is_none() {
+            self.invite(session).await?;
+            self.first = Some(self.next(session).await?.unwrap_or_default());
+        }
+        Ok(self.first.as_deref().unwrap_or_default())
+    }
+
+    /// Reads the rest. `cap` in bytes; `setting` names the key that sets it.
+    pub async fn whole(
+        mut self,
+        session: &mut Session,
+        cap: u64,
+        setting: &'static str,
+    ) -> Result<Bytes, Unread> {
+        self.peek(session).await?;
+        let first = self.first.take().unwrap_or_default();
+        let too_large = || {
+            let detail = format!("The body is larger than {cap} bytes.");
+            Unread::Refused(Refusal::new(Reason::BodyTooLarge, detail, setting))
+        };
+        if first.len() as u64 > cap {
+            return Err(too_large());
+        }
+        if session.is_body_done() {
+            return Ok(first);
+        }
+        let declared = declared_length(&session.req_header().headers).unwrap_or(0).min(cap);
+        // A promise of many bytes must not cost memory before they come.
+        let room = usize::try_from(declared).unwrap_or(0).min(256 * 1024).max(first.len());
+        let mut body = BytesMut::with_capacity(room);
+        body.extend_from_slice(&first);
+        while let Some(chunk) = self.next(session).await? {
+            if (body.len() + chunk.len()) as u64 > cap {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Pingora never sends `100 Continue` by itself.
+    async fn invite(&self, session: &mut Session) -> Result<(), Unread> {
+        let request = session.req_header();
+        let expects =
+            request.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        if expects && request.version >= Version::HTTP_11 && !session.is_body_done() {
+            let invitation = timeout_at(self.deadline, session.write_continue_response()).await;
+            return invitation.map_err(|_| Unread::Gone)?.map_err(|_| Unread::Gone);
+        }
+        Ok(())
+    }
+
+    async fn next(&self, session: &mut Session) -> Result<Option<Bytes>, Unread> {
+        match timeout_at(self.deadline, session.read_request_body()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(unread(&error)),
+            Err(_) => {
+                let detail = format!("The body did not arrive within {:?}.", self.allowed);
+                Err(Unread::Refused(Refusal::new(Reason::BodyTimeout, detail, "timeouts.request_body")))
+            }
+        }
+    }
+}
+
+/// A broken chunk is the client's fault and worth telling; a broken connection can't be told.
+fn unread(error: &pingora::Error) -> Unread {
+    use pingora::ErrorType::{ConnectionClosed, ReadError, ReadTimedout};
+    match error.etype() {
+        ConnectionClosed | ReadError | ReadTimedout => Unread::Gone,
+        _ => Unread::Refused(Refusal::new(
+            Reason::MalformedRequest,
+            "The body's framing is broken (RFC 9112 §7).",
+            "",
+        )),
+    }
+}
+
+/// `Content-Length`, if one was given.
+pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// What `Content-Type` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// JSON of any kind.
+    Json,
+    /// A form with files.
+    Multipart,
+    /// Something else, or nothing.
+    Other,
+}
+
+/// Reads `Content-Type`.
+pub fn declared_type(headers: &HeaderMap) -> Declared {
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
+    let ends = |suffix: &str| {
+        essence.len() > suffix.len()
+            && essence[essence.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+    };
+    if is("application/json") || is("text/json") || ends("+json") {
+        Declared::Json
+    } else if essence.len() > 10 && essence[..10].eq_ignore_ascii_case(b"multipart/") {
+        Declared::Multipart
+    } else {
+        Declared::Other
+    }
+}
+
+/// The `charset` of `Content-Type`, if it names one that is not UTF-8 (or ASCII, which is part of it).
+pub fn foreign_charset(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    value.split(';').skip(1).filter_map(|p| p.split_once('=')).any(|(name, charset)| {
+        let charset = charset.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("charset")
+            && !["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|c| charset.eq_ignore_ascii_case(c))
+    })
+}
+
+/// Whether a body is JSON to some parser, whatever its type says: it opens an object or array after white space, a
+/// byte order mark, or in UTF-16 or UTF-32 (which common libraries detect by themselves).
+pub fn looks_like_json(start: &[u8]) -> bool {
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let start = start.strip_prefix(b"\xff\xfe").or_else(|| start.strip_prefix(b"\xfe\xff")).unwrap_or(start);
+    let opener = start.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0));
+    matches!(opener, Some(b'{' | b'['))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wrong Content-Type must not carry JSON past the JSON guards.
+    #[test]
+    fn json_is_seen_whatever_it_is_called() {
+        let json: &[&[u8]] = &[
+            b"{}",
+            b" \r\n[1]",
+            b"\xef\xbb\xbf{\"a\":1}",
+            b"{\0\"\0",
+            b"\0{\0\"",
+            b"\xff\xfe{\0",
+            b"\xfe\xff\0{",
+            b"\0\0\0{",
+        ];
+        for start in json {
+            assert!(looks_like_json(start), "{start:?}");
+        }
+        for start in [&b""[..], b"hello {", b"--boundary", b"\x89PNG", b"a=1"] {
+            assert!(!looks_like_json(start), "{start:?}");
+        }
+    }
+
+    fn typed(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(value))])
+    }
+
+    /// UTF-7 or UTF-16 text would reach the upstream's parser unread.
+    #[test]
+    fn charsets_and_types() {
+        assert!(foreign_charset(&typed("application/json; charset=utf-16")));
+        assert!(foreign_charset(&typed("text/plain; q=1; Charset=\"UTF-7\"")));
+        assert!(!foreign_charset(&typed("application/json; charset=UTF-8")));
+        assert_eq!(declared_type(&typed("Application/JSON;charset=utf-8")), Declared::Json);
+        assert_eq!(declared_type(&typed("application/problem+json")), Declared::Json);
+        assert_eq!(declared_type(&typed("multipart/form-data; boundary=x")), Declared::Multipart);
+        assert_eq!(declared_type(&typed("text/plain")), Declared::Other);
+    }
+}

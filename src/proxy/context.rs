@@ -1,0 +1,85 @@
+//! What is known of one request, from its first byte to its record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::api::{Api, ErrorShape};
+use super::client::Client;
+use super::live::Live;
+use super::route::Route;
+use crate::guard::concurrency::Places;
+use crate::guard::{Refusal, Traffic};
+use crate::observe::Carriage;
+use crate::server::InFlight;
+use crate::state::Timestamp;
+use crate::state::admission::Admission;
+
+/// A request that found its route.
+pub struct Routed {
+    /// Its route.
+    pub route: Arc<Route>,
+    /// API of its path.
+    pub api: Option<Api>,
+    /// What it counts as.
+    pub traffic: Traffic,
+    /// Who is asking.
+    pub client: Client,
+    /// Host asked for, as it came.
+    pub authority: Option<Box<str>>,
+    /// Normalised path.
+    pub path: Box<str>,
+    /// Path and query as forwarded.
+    pub target: Box<str>,
+    /// `Origin`, where the answer depends on it.
+    pub origin: Option<HeaderValue>,
+    /// Whether the client asks for a WebSocket.
+    pub websocket: bool,
+}
+
+impl Routed {
+    /// Query as forwarded.
+    pub fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+}
+
+/// Everything of one request.
+pub struct Context {
+    /// The settings it runs under, whatever is reloaded meanwhile.
+    pub live: Arc<Live>,
+    /// When its head was complete, by the monotonic clock.
+    pub started: Instant,
+    /// The same, by the gate's clock.
+    pub began: Timestamp,
+    /// Id in logs and towards client and upstream.
+    pub request_id: HeaderValue,
+    /// Set once the head was understood.
+    pub routed: Option<Routed>,
+    /// Shape in which its client reads errors.
+    pub shape: ErrorShape,
+    /// How it travels.
+    pub carriage: Carriage,
+    /// Why it was refused or failed, once it was.
+    pub refusal: Option<Refusal>,
+    /// Body bytes received so far, in passthrough.
+    pub received: u64,
+    /// From the call to the upstream's head.
+    pub upstream_first_byte: Option<Duration>,
+    /// When the upstream was called, in passthrough.
+    pub upstream_called: Option<Instant>,
+    /// What was taken from shared state and has to be settled.
+    pub admission: Option<Admission>,
+    /// Places taken among the requests in flight.
+    pub places: Option<Places>,
+    /// Counts this request as in flight in the server.
+    pub in_flight: Option<InFlight>,
+}
+
+impl Context {
+    /// Request id as text.
+    pub fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+}

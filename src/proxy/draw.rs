@@ -1,0 +1,46 @@
+//! Takes what a request needs from the store, and says in HTTP's words what it answers.
+
+use std::time::Duration;
+
+use super::Gate;
+use crate::guard::limits::Draws;
+use crate::guard::{Reason, Refusal};
+use crate::state::admission::{Admission, Admitted};
+use crate::state::{Decision, StoreError};
+
+/// Told where a request draws more than a window can ever hold: waiting would not help.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Gate {
+    /// Takes `draws`, which then stand whatever becomes of the request.
+    pub(super) async fn draw(&self, draws: &Draws<'_>) -> Result<(), Refusal> {
+        if draws.as_slice().is_empty() {
+            return Ok(());
+        }
+        match self.admissions.draw(draws.as_slice()).await.map_err(unavailable)? {
+            Decision::Granted { .. } => Ok(()),
+            Decision::Refused { standing, retry_after } => {
+                Err(draws.refusal(&standing, retry_after.unwrap_or(NEVER)))
+            }
+        }
+    }
+
+    /// Takes `draws`, to be settled when the request has ended; nothing to take is nothing to settle.
+    pub(super) async fn admit(&self, draws: &Draws<'_>) -> Result<Option<Admission>, Refusal> {
+        if draws.as_slice().is_empty() {
+            return Ok(None);
+        }
+        match self.admissions.admit(draws.as_slice()).await.map_err(unavailable)? {
+            Admitted::Granted { admission, .. } => Ok(Some(admission)),
+            Admitted::Refused { standing, retry_after } => {
+                Err(draws.refusal(&standing, retry_after.unwrap_or(NEVER)))
+            }
+        }
+    }
+}
+
+/// Not granted is not served: an unlimited upstream costs more than a refused request.
+fn unavailable(error: StoreError) -> Refusal {
+    tracing::warn!(%error, "the store of limits could not decide");
+    Refusal::new(Reason::StoreUnavailable, "The limits can't be counted at the moment.", "")
+}

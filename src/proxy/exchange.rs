@@ -1,0 +1,227 @@
+//! The exchange: forwards a request that was read whole, and streams the answer back in one loop.
+//!
+//! Every wait has a deadline of this loop's own, because Pingora's restart whenever a read is dropped. Once the final
+//! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::forward::strip_hop_by_hop;
+use super::watch::{Gone, Watch};
+use crate::guard::{Reason, Refusal};
+use crate::upstream::{Timeouts, Upstream};
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The whole answer was written.
+    Served,
+    /// Nothing was sent to the client yet; this is what it is to be told.
+    Failed(Refusal),
+    /// The client left, or would not read.
+    ClientGone,
+    /// The upstream broke off after the head was sent; the client's connection must break, too.
+    Truncated(Box<Error>),
+}
+
+/// Bytes and times of an exchange, for the record.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// When the upstream's head arrived, from the start of the call.
+    pub first_byte: Option<Duration>,
+    /// Body bytes received from the upstream.
+    pub received: u64,
+}
+
+/// Sends `request` to `upstream` and its answer to the client. `dress` applies the response guards to the head.
+pub async fn carry(
+    session: &mut Session,
+    watch: &mut Watch,
+    upstream: &Upstream,
+    request: http::Request<Full<Bytes>>,
+    tally: &mut Tally,
+    dress: impl FnOnce(&mut ResponseHeader),
+) -> Ended {
+    let started = Instant::now();
+    let deadline = started + upstream.timeouts.first_byte;
+    let answer = timeout_at(deadline, upstream.pool().request(request));
+    let response = match watch.during(session, answer).await {
+        Err(Gone) => return Ended::ClientGone,
+        Ok(Err(_)) => return Ended::Failed(no_first_byte()),
+        Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
+        Ok(Ok(Ok(response))) => response,
+    };
+    tally.first_byte = Some(started.elapsed());
+    let (parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        let refusal = Refusal::new(Reason::UpstreamFailed, "The upstream switched protocols unasked.", "");
+        return Ended::Failed(refusal);
+    }
+    let stream = is_event_stream(&parts.headers);
+    let pace = Pace::new(&upstream.timeouts, stream, started);
+    if stream {
+        watch.strict(session);
+    }
+    let mut head = head_for(session, parts, body.is_end_stream());
+    dress(&mut head);
+    relay(session, watch, head, body, &pace, tally).await
+}
+
+/// When to give up, by the kind of answer.
+struct Pace {
+    read: Duration,
+    write: Duration,
+    end: Option<Instant>,
+}
+
+impl Pace {
+    fn new(timeouts: &Timeouts, stream: bool, started: Instant) -> Self {
+        let (read, end) = match stream {
+            true => (timeouts.stream_idle, Some(started + timeouts.stream_total)),
+            false => (timeouts.between_bytes, None),
+        };
+        Self { read, write: timeouts.write, end }
+    }
+
+    fn within(&self, wait: Duration) -> Instant {
+        let next = Instant::now() + wait;
+        self.end.map_or(next, |end| end.min(next))
+    }
+}
+
+async fn relay(
+    session: &mut Session,
+    watch: &mut Watch,
+    head: ResponseHeader,
+    mut body: Incoming,
+    pace: &Pace,
+    tally: &mut Tally,
+) -> Ended {
+    let bodiless = body.is_end_stream();
+    let mut tasks = vec![HttpTask::Header(Box::new(head), bodiless)];
+    let mut last = bodiless;
+    loop {
+        if !tasks.is_empty() {
+            let batch = std::mem::take(&mut tasks);
+            match timeout_at(pace.within(pace.write), session.write_response_tasks(batch)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return Ended::ClientGone,
+            }
+        }
+        if last {
+            return Ended::Served;
+        }
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            Gone = watch.gone(session) => return Ended::ClientGone,
+            () = sleep_until(pace.within(pace.read)) => return truncated("the upstream fell silent"),
+        };
+        match frame {
+            None => {
+                last = true;
+                tasks.push(HttpTask::Done);
+            }
+            Some(Err(error)) => return Ended::Truncated(because("the upstream broke off", error)),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    tally.received += data.len() as u64;
+                    last = body.is_end_stream();
+                    tasks.push(HttpTask::Body(Some(data), last));
+                }
+                Err(frame) => {
+                    last = true;
+                    tasks.push(HttpTask::Trailer(frame.into_trailers().ok().map(Box::new)));
+                }
+            },
+        }
+    }
+}
+
+/// The head as this client's connection needs it: framing by its protocol, no field of the upstream's connection.
+fn head_for(session: &Session, parts: response::Parts, empty: bool) -> ResponseHeader {
+    let mut head = ResponseHeader::from(parts);
+    let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+    strip_hop_by_hop(&mut head);
+    head.set_version(Version::HTTP_11);
+    let request = session.req_header();
+    let framed_by_status = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if chunked || head.status == StatusCode::NO_CONTENT {
+        head.remove_header(&CONTENT_LENGTH);
+    }
+    let has_body = !framed_by_status && request.method != Method::HEAD;
+    if has_body && !head.headers.contains_key(CONTENT_LENGTH) && !session.is_http2() {
+        if empty {
+            let _ = head.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        } else if request.version == Version::HTTP_11 {
+            let _ = head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+    head
+}
+
+/// Whether an answer comes in events: server-sent events or newline-delimited JSON.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    let starts = |name: &[u8]| kind.len() >= name.len() && kind[..name.len()].eq_ignore_ascii_case(name);
+    starts(b"text/event-stream") || starts(b"application/x-ndjson") || starts(b"application/jsonl")
+}
+
+fn no_first_byte() -> Refusal {
+    Refusal::new(
+        Reason::UpstreamTimeout,
+        "The upstream did not begin to answer in time.",
+        "timeouts.first_byte",
+    )
+}
+
+/// What the client is told; the cause itself goes to the log, since it may name addresses.
+fn refusal_of(error: &legacy::Error) -> Refusal {
+    if !error.is_connect() {
+        return Refusal::new(
+            Reason::UpstreamFailed,
+            "The upstream broke off or answered what is not HTTP.",
+            "",
+        );
+    }
+    if is_timeout(error) {
+        Refusal::new(
+            Reason::UpstreamTimeout,
+            "The upstream could not be reached in time.",
+            "timeouts.connect",
+        )
+    } else {
+        Refusal::new(Reason::UpstreamUnreachable, "The upstream can't be reached.", "upstream (UPSTREAM_URL)")
+    }
+}
+
+fn is_timeout(error: &legacy::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
+        {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+fn truncated(why: &'static str) -> Ended {
+    Ended::Truncated(Error::explain(ErrorType::ReadTimedout, why).into_up())
+}
+
+fn because(why: &'static str, error: hyper::Error) -> Box<Error> {
+    Error::because(ErrorType::ReadError, why, error).into_up()
+}

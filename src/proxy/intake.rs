@@ -1,0 +1,141 @@
+//! Understands a request's head: path, client, route, API, kind of traffic. Everything later uses what is decided here.
+
+use std::time::Instant;
+
+use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, Method};
+use pingora::proxy::Session;
+
+use super::Gate;
+use super::api::{self, Api};
+use super::client::Claims;
+use super::context::{Context, Routed};
+use super::path::{NormalPath, clean_query, split_target};
+use super::respond::DRAIN_TIME;
+use super::route::Route;
+use crate::guard::{Head, Reason, Refusal, Traffic, Verdict, hygiene};
+use crate::server::door::client_stream;
+
+impl Gate {
+    /// The head is complete: disarms its deadline, and looks at its bytes before anything is made of them.
+    pub(super) fn begin(&self, session: &mut Session, ctx: &mut Context) {
+        ctx.in_flight = Some(self.stop.enter());
+        ctx.started = Instant::now();
+        ctx.began = self.clock.now();
+        ctx.request_id = self.ids.of(&session.req_header().headers);
+        let rules = &ctx.live.hygiene;
+        let raw = client_stream(session).map(|io| io.head_done(|raw| check_head_of(raw, rules)));
+        let verdict = raw.unwrap_or_else(|| {
+            let has_body = !session.is_body_empty();
+            hygiene::check_h2_head(session.req_header(), has_body, rules)
+        });
+        ctx.refusal = verdict.err();
+        if session.get_keepalive().is_some() && !self.stop.draining() {
+            session.set_keepalive(Some(ctx.live.server.connections.idle.as_secs().max(1)));
+        } else {
+            session.set_keepalive(None);
+        }
+        session.set_write_timeout(Some(ctx.live.timeouts.write));
+        session.set_total_drain_timeout(Some(DRAIN_TIME));
+    }
+
+    /// Finds out who asks for what, and under which route.
+    pub(super) fn understand(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
+        let live = ctx.live.clone();
+        let head = session.req_header();
+        let (raw_path, raw_query) = split_target(head.raw_path());
+        let anthropic = head.headers.contains_key("anthropic-version");
+        // Shaped early, so that a refusal of the path itself is understood by the client that sent it.
+        ctx.shape = api::error_shape_of(&String::from_utf8_lossy(raw_path), anthropic);
+        let path = match raw_path {
+            b"*" if head.method == Method::OPTIONS => NormalPath::ASTERISK,
+            path => NormalPath::parse(path, &live.paths)?,
+        };
+        let query = raw_query.map(clean_query).transpose()?;
+        let peer = session.client_addr().and_then(|a| a.as_inet()).copied();
+        let peer = peer.unwrap_or_else(|| std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
+        let authority = authority_of(session);
+        let claims = Claims {
+            peer,
+            tls: false,
+            authority: authority.as_deref(),
+            query: query.as_deref(),
+            headers: &head.headers,
+        };
+        let client = live.client.decide(&claims);
+        let path = path.as_str();
+        let route = live.route(&client.tenant, path, &head.method).ok_or_else(|| {
+            Refusal::new(Reason::RouteNotFound, "No route takes this host, path and method.", "routes")
+        })?;
+        let api = route.api.filter(|_| !head.method.is_safe()).or_else(|| api::recognise(&head.method, path));
+        ctx.shape = match api {
+            Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
+            Some(api) => api.error_shape(),
+        };
+        let target = match &query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        ctx.routed = Some(Routed {
+            traffic: traffic_of(&route, api, &head.method),
+            websocket: is_websocket(&head.headers),
+            origin: head.headers.get(ORIGIN).cloned(),
+            path: path.into(),
+            target: target.into(),
+            authority: authority.map(Into::into),
+            client,
+            api,
+            route,
+        });
+        Ok(())
+    }
+}
+
+/// What came behind the head belongs to the body.
+fn check_head_of(raw: &[u8], rules: &hygiene::Hygiene) -> Verdict {
+    let end = hygiene::head_end(raw).unwrap_or(raw.len());
+    hygiene::check_raw_head(raw.get(..end).unwrap_or(raw), rules)
+}
+
+impl Routed {
+    /// The view that guards get.
+    pub(super) fn head<'a>(&'a self, session: &'a Session) -> Head<'a> {
+        let head = session.req_header();
+        Head {
+            method: &head.method,
+            version: head.version,
+            path: &self.path,
+            query: self.query(),
+            headers: &head.headers,
+            authority: self.authority.as_deref(),
+            client: &self.client,
+            traffic: self.traffic,
+            upgrade: head.headers.contains_key(UPGRADE),
+        }
+    }
+}
+
+/// `:authority` in HTTP/2 (an absolute-form target's in HTTP/1, which was checked against `Host`), else `Host`.
+fn authority_of(session: &Session) -> Option<String> {
+    let head = session.req_header();
+    let host = || head.headers.get(HOST)?.to_str().ok().map(str::to_owned);
+    head.uri.authority().map(|a| a.as_str().to_owned()).or_else(host)
+}
+
+fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
+    match (route.traffic, api) {
+        (Some(traffic), _) => traffic,
+        (None, Some(_)) => Traffic::Ai,
+        (None, None) if method.is_safe() => Traffic::Page,
+        (None, None) => Traffic::Api,
+    }
+}
+
+/// RFC 6455 §4.1: anything less is not a WebSocket, and its Upgrade field is dropped.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let names = |name: &http::HeaderName, word: &str| {
+        let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+        values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(word))
+    };
+    names(&UPGRADE, "websocket") && names(&CONNECTION, "upgrade") && headers.contains_key(SEC_WEBSOCKET_KEY)
+}

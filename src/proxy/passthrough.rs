@@ -1,0 +1,177 @@
+//! The passthrough: what Pingora's own phases carry, with the same guards around it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, Session};
+use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use super::Gate;
+use super::context::Context;
+use super::exchange::is_event_stream;
+use super::forward::{Told, hide_upstream};
+use super::respond::dress;
+use crate::guard::caps::BodyKind;
+use crate::guard::security_headers::Author;
+use crate::guard::{Reason, Refusal};
+use crate::observe::Carriage;
+
+impl Gate {
+    /// Where the request goes.
+    pub(super) fn peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let routed = ctx.routed.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        let upstream = &routed.route.upstream;
+        let mut peer = upstream.peer().ok_or_else(|| {
+            Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has no address yet").into_up()
+        })?;
+        if routed.websocket {
+            // Both directions of a tunnel may be silent for long; Pingora would cut it at the read timeout.
+            peer.options.read_timeout = Some(upstream.timeouts.tunnel_idle);
+        }
+        ctx.upstream_called = Some(Instant::now());
+        Ok(Box::new(peer))
+    }
+
+    /// Rewrites the head for the upstream.
+    pub(super) fn rewrite_request(
+        &self,
+        session: &Session,
+        head: &mut RequestHeader,
+        ctx: &Context,
+    ) -> Result<()> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let told = Told {
+            client: &routed.client,
+            authority: routed.authority.as_deref(),
+            upstream: &routed.route.upstream.host,
+            request_id: &ctx.request_id,
+            websocket: routed.websocket,
+        };
+        routed.route.guards.forwarding.request(head, &told);
+        head.set_raw_path(routed.target.as_bytes())?;
+        if session.is_http2()
+            && !chunked
+            && !head.headers.contains_key(CONTENT_LENGTH)
+            && body_follows(session)
+        {
+            head.insert_header(TRANSFER_ENCODING, "chunked")?;
+        }
+        Ok(())
+    }
+
+    /// Counts the body as it flows, under its cap.
+    pub(super) fn count_request_body(
+        &self,
+        session: &Session,
+        body: Option<&Bytes>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let (Some(body), Some(routed)) = (body, &ctx.routed) else { return Ok(()) };
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        ctx.received += body.len() as u64;
+        let caps = &routed.route.guards.caps;
+        if let Err(refusal) = caps.check_length(ctx.received, BodyKind::Other) {
+            ctx.refusal = Some(refusal);
+            return Error::e_explain(ErrorType::HTTPStatus(413), "body cap");
+        }
+        Ok(())
+    }
+
+    /// Applies the response guards.
+    pub(super) fn dress_passthrough(&self, head: &mut ResponseHeader, ctx: &mut Context) {
+        ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
+        let Some(routed) = &ctx.routed else { return };
+        if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        hide_upstream(
+            head,
+            routed.route.upstream.authority.as_str(),
+            &routed.client,
+            routed.authority.as_deref(),
+        );
+        if is_event_stream(&head.headers) {
+            let _ = head.insert_header("x-accel-buffering", "no");
+        }
+        dress(head, ctx, Author::Upstream);
+    }
+
+    /// The address could not be reached: the next try goes to the name's next one.
+    pub(super) fn note_unreachable(
+        &self,
+        peer: &HttpPeer,
+        ctx: &Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let address: Option<SocketAddr> = peer.address().as_inet().copied();
+        if let (Some(routed), Some(address)) = (&ctx.routed, address) {
+            routed.route.upstream.unreachable(address);
+        }
+        // Nothing was sent yet, so another address may be tried; Pingora counts the tries.
+        error.set_retry(true);
+        error
+    }
+
+    /// Tells the client what went wrong, if it can still be told.
+    pub(super) async fn fail(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let begun = session.response_written().is_some_and(|h| !h.status.is_informational());
+        if ctx.carriage != Carriage::Passthrough || session.was_upgraded() || begun {
+            return gone;
+        }
+        let refusal = match ctx.refusal.take().or_else(|| refusal_of(error)) {
+            Some(refusal) => refusal,
+            None => return gone,
+        };
+        let status = refusal.reason.status().as_u16();
+        session.set_keepalive(None);
+        let _ = self.refuse(session, ctx, refusal).await;
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+}
+
+/// HTTP/2 needs no Content-Length; an HTTP/1 upstream needs some framing.
+fn body_follows(session: &Session) -> bool {
+    session.as_http2().is_some_and(|h2| !h2.req_header().method.is_safe())
+}
+
+/// `None`: the client is gone.
+fn refusal_of(error: &Error) -> Option<Refusal> {
+    use ErrorType::*;
+    let upstream = *error.esource() == ErrorSource::Upstream;
+    let refusal = match error.etype() {
+        ConnectTimedout | TLSHandshakeTimedout => Refusal::new(
+            Reason::UpstreamTimeout,
+            "The upstream could not be reached in time.",
+            "timeouts.connect",
+        ),
+        ConnectRefused | ConnectNoRoute | ConnectError | SocketError | BindError if upstream => Refusal::new(
+            Reason::UpstreamUnreachable,
+            "The upstream can't be reached.",
+            "upstream (UPSTREAM_URL)",
+        ),
+        ReadTimedout | WriteTimedout if upstream => {
+            let detail = "The upstream did not begin to answer in time.";
+            Refusal::new(Reason::UpstreamTimeout, detail, "timeouts.first_byte")
+        }
+        _ if upstream => {
+            Refusal::new(Reason::UpstreamFailed, "The upstream broke off or answered what is not HTTP.", "")
+        }
+        ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout | H2Error => return None,
+        InvalidHTTPHeader | HTTPStatus(400) => {
+            Refusal::new(Reason::MalformedRequest, "The body's framing is broken (RFC 9112 §7).", "")
+        }
+        _ if *error.esource() == ErrorSource::Downstream => {
+            Refusal::new(Reason::MalformedRequest, "The request broke off or is not HTTP.", "")
+        }
+        _ => Refusal::new(Reason::InternalError, "The gate failed; the request was not served.", ""),
+    };
+    Some(refusal)
+}

@@ -1,0 +1,56 @@
+//! Writes a request down once it is over, and settles what is still open.
+
+use pingora::proxy::Session;
+
+use super::Gate;
+use super::context::Context;
+use crate::observe::{Carriage, Record};
+use crate::state::admission::Outcome;
+
+impl Gate {
+    /// The end of a request, however it came.
+    pub(super) fn record(&self, session: &Session, failed: bool, ctx: &mut Context) {
+        if let Some(admission) = ctx.admission.take() {
+            admission.settle(match (&ctx.refusal, failed) {
+                (None, false) => Outcome::Served,
+                (None, true) => Outcome::ClientGone,
+                (Some(_), _) if ctx.carriage == Carriage::Gate => Outcome::NeverSent,
+                (Some(_), _) => Outcome::UpstreamFailed,
+            });
+        }
+        let request = session.req_header();
+        let header = |name: &str| request.headers.get(name).map(http::HeaderValue::as_bytes);
+        let routed = ctx.routed.as_ref();
+        let client = routed.map(|routed| &routed.client);
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let unknown = std::net::IpAddr::from([0, 0, 0, 0]);
+        let status = session.response_written().map(|head| head.status);
+        self.observer.record(&Record {
+            at: ctx.began,
+            method: &request.method,
+            path: routed.map_or("-", |routed| &routed.path),
+            query: routed.and_then(|routed| routed.query()),
+            host: routed.and_then(|routed| routed.authority.as_deref()).unwrap_or_default(),
+            version: request.version,
+            status,
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            duration: ctx.started.elapsed(),
+            upstream_duration: ctx.upstream_first_byte,
+            client_address: client.map(|client| client.address).or(peer).unwrap_or(unknown),
+            user: client.and_then(|client| client.user),
+            session: client.and_then(|client| client.session),
+            device: client.and_then(|client| client.device),
+            route: routed.and_then(|routed| ctx.live.route_series(&routed.route)),
+            upstream: routed.and_then(|routed| ctx.live.upstream_series(&routed.route)),
+            traffic: routed.map_or(crate::guard::Traffic::Page, |routed| routed.traffic),
+            carriage: ctx.carriage,
+            refusal: ctx.refusal.as_ref(),
+            request_id: ctx.request_id(),
+            user_agent: header("user-agent"),
+            referer: header("referer"),
+            model: None,
+        });
+        ctx.in_flight = None;
+    }
+}

@@ -1,0 +1,295 @@
+//! The one way through, from a complete head to an answer or to the passthrough.
+
+use std::panic::AssertUnwindSafe;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::{Uri, Version};
+use http_body_util::Full;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+use tracing::error;
+
+use super::Gate;
+use super::api::Api;
+use super::body::{self, BodyReader, Declared, Unread, declared_length, declared_type, looks_like_json};
+use super::context::Context;
+use super::exchange::{self, Ended, Tally};
+use super::forward::{Told, hide_upstream};
+use super::reply::Reply;
+use super::respond::dress;
+use super::route::Inspect;
+use super::watch::{Gone, Watch};
+use crate::guard::caps::BodyKind;
+use crate::guard::cors::Preflight;
+use crate::guard::limits::Drawer;
+use crate::guard::security_headers::Author;
+use crate::guard::{Reason, Refusal};
+use crate::observe::Carriage;
+use crate::state::admission::Outcome;
+
+/// Why a request does not go on.
+enum Halt {
+    /// It is answered.
+    Answered,
+    /// It is to be refused.
+    Refused(Refusal),
+    /// The client is gone, or the answer broke off: the connection has to end.
+    Broken(Box<Error>),
+}
+
+impl From<Refusal> for Halt {
+    fn from(refusal: Refusal) -> Self {
+        Halt::Refused(refusal)
+    }
+}
+
+impl From<Gone> for Halt {
+    fn from(_: Gone) -> Self {
+        Halt::Broken(Error::explain(ErrorType::ConnectionClosed, "the client left").into_down())
+    }
+}
+
+impl From<Unread> for Halt {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Refused(refusal) => Halt::Refused(refusal),
+            Unread::Gone => Gone.into(),
+        }
+    }
+}
+
+impl From<Box<Error>> for Halt {
+    fn from(error: Box<Error>) -> Self {
+        Halt::Broken(error)
+    }
+}
+
+impl Gate {
+    /// Serves a request: `Ok(true)` if it was answered, `Ok(false)` if Pingora is to carry it.
+    pub(super) async fn serve(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        // Pingora has no such net: a panic would only close the connection, and leave no trace.
+        let passed = AssertUnwindSafe(self.pass(session, ctx)).catch_unwind().await.unwrap_or_else(|_| {
+            self.observer.metrics().panicked();
+            error!(
+                request_id = ctx.request_id(),
+                "a guard or the exchange panicked; the request was not served"
+            );
+            let refusal =
+                Refusal::new(Reason::InternalError, "The gate failed; the request was not served.", "");
+            Err(Halt::Refused(refusal))
+        });
+        match passed {
+            Ok(()) => Ok(false),
+            Err(Halt::Answered) => Ok(true),
+            Err(Halt::Broken(error)) => Err(error),
+            Err(Halt::Refused(refusal))
+                if session.response_written().is_some_and(|h| !h.status.is_informational()) =>
+            {
+                Err(Error::explain(ErrorType::InternalError, refusal.reason.code()))
+            }
+            Err(Halt::Refused(refusal)) => {
+                self.refuse(session, ctx, refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn pass(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Halt> {
+        let malformed = ctx.refusal.take();
+        // Even a malformed request is answered in the shape of the path that it names, if it names one.
+        let understood = self.understand(session, ctx);
+        if let Some(refusal) = malformed {
+            return Err(refusal.into());
+        }
+        understood?;
+        self.head_stage(session, ctx).await?;
+        if self.body_stage(session, ctx).await? {
+            ctx.carriage = Carriage::Passthrough;
+            return Ok(());
+        }
+        Err(Halt::Answered)
+    }
+
+    /// All that can be decided from the head, cheapest first, and the draws that stand whatever follows.
+    async fn head_stage(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let guards = &routed.route.guards;
+        let head = routed.head(session);
+        guards.check_head(&head, &self.timers)?;
+        if let Some(preflight) = guards.preflight(&head) {
+            self.answer(session, ctx, preflight_reply(&preflight)).await?;
+            return Err(Halt::Answered);
+        }
+        let status = ctx.live.is_status_path(&routed.path, head.method);
+        let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
+        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
+        self.draw(&guards.limits.head_draws(&drawer)).await?;
+        ctx.places = Some(places);
+        if status {
+            self.draw(&guards.limits.body_draws(&drawer)).await?;
+            let reply = self.status(&guards.limits.all_draws(&drawer), &routed.client).await?;
+            self.answer(session, ctx, reply).await?;
+            return Err(Halt::Answered);
+        }
+        Ok(())
+    }
+
+    /// Reads and inspects the body where there is one to inspect, and forwards it. `true`: Pingora is to carry it.
+    async fn body_stage(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(true) };
+        let (route, api) = (routed.route.clone(), routed.api);
+        if session.is_body_empty() {
+            self.admit_body(session, ctx).await?;
+            return Ok(true);
+        }
+        refuse_encodings(&session.req_header().headers)?;
+        let declared = declared_type(&session.req_header().headers);
+        let kind = expected_kind(api, declared);
+        let caps = &route.guards.caps;
+        if let Some(length) = declared_length(&session.req_header().headers) {
+            // What is declared as JSON, or sent to a known API, will be held to that cap; the rest may be an upload.
+            caps.check_length(length, kind)?;
+        }
+        // What was read to be looked at is replayed by Pingora if the body is to stream through after all.
+        session.enable_retry_buffering();
+        let mut reader = BodyReader::new(ctx.live.timeouts.request_body);
+        let json = looks_like_json(reader.peek(session).await?) || declared == Declared::Json;
+        let inspected =
+            route.inspect == Inspect::Auto && (json || (api.is_some() && declared != Declared::Multipart));
+        if !inspected {
+            self.admit_body(session, ctx).await?;
+            return Ok(true);
+        }
+        if json && body::foreign_charset(&session.req_header().headers) {
+            let detail = "A JSON body is UTF-8 (RFC 8259 §8.1); its Content-Type names another charset.";
+            return Err(Refusal::new(Reason::UnsupportedCharset, detail, "").into());
+        }
+        let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
+        let body = reader.whole(session, caps.body(kind), kind.setting()).await?;
+        if json {
+            self.inspect(&body, ctx)?;
+        }
+        self.admit_body(session, ctx).await?;
+        self.exchange(session, ctx, body).await?;
+        Ok(false)
+    }
+
+    /// The body guards: JSON shape and text lengths; and the session that the body names, if the head named none.
+    fn inspect(&self, body: &[u8], ctx: &mut Context) -> Result<(), Halt> {
+        let live = ctx.live.clone();
+        let Some(routed) = &mut ctx.routed else { return Ok(()) };
+        let found = routed.route.guards.check_body(body, routed.api, &self.timers)?;
+        if let Some(session) = found.session {
+            live.client.session_from_body(&mut routed.client, &session);
+        }
+        Ok(())
+    }
+
+    /// Draws what depends on the body: all granted, or nothing taken.
+    async fn admit_body(&self, session: &Session, ctx: &mut Context) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let head = routed.head(session);
+        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
+        ctx.admission = self.admit(&routed.route.guards.limits.body_draws(&drawer)).await?;
+        Ok(())
+    }
+
+    /// Forwards a request that was read whole, and streams the answer back.
+    async fn exchange(&self, session: &mut Session, ctx: &mut Context, body: Bytes) -> Result<(), Halt> {
+        ctx.carriage = Carriage::Exchange;
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let upstream = routed.route.upstream.clone();
+        let told = Told {
+            client: &routed.client,
+            authority: routed.authority.as_deref(),
+            upstream: &upstream.host,
+            request_id: &ctx.request_id,
+            websocket: false,
+        };
+        let request_head = session.req_header();
+        let mut headers: HeaderMap = request_head.headers.clone();
+        routed.route.guards.forwarding.request(&mut headers, &told);
+        headers.remove(http::header::TRANSFER_ENCODING);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let uri = Uri::builder()
+            .scheme(http::uri::Scheme::HTTP)
+            .authority(upstream.authority.clone())
+            .path_and_query(&*routed.target)
+            .build()
+            .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
+        let mut request = http::Request::new(Full::new(body));
+        *request.method_mut() = request_head.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+
+        if let Some(admission) = &mut ctx.admission {
+            admission.note(Outcome::Abandoned);
+        }
+        let mut watch = Watch::new(session);
+        let mut tally = Tally::default();
+        let draining = self.stop.draining();
+        let dressing = &*ctx;
+        let ended = exchange::carry(session, &mut watch, &upstream, request, &mut tally, |head| {
+            if let Some(routed) = &dressing.routed {
+                hide_upstream(head, upstream.authority.as_str(), &routed.client, routed.authority.as_deref());
+            }
+            dress(head, dressing, Author::Upstream);
+        })
+        .await;
+        if draining {
+            session.set_keepalive(None);
+        }
+        ctx.upstream_first_byte = tally.first_byte;
+        let outcome = match &ended {
+            Ended::Served => Outcome::Served,
+            Ended::ClientGone => Outcome::ClientGone,
+            Ended::Failed(_) | Ended::Truncated(_) => Outcome::UpstreamFailed,
+        };
+        if let Some(admission) = ctx.admission.take() {
+            admission.settle(outcome);
+        }
+        match ended {
+            Ended::Served => Ok(()),
+            Ended::ClientGone => Err(Gone.into()),
+            Ended::Failed(refusal) => Err(refusal.into()),
+            Ended::Truncated(error) => {
+                ctx.refusal =
+                    Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn preflight_reply(preflight: &Preflight) -> Reply {
+    let mut reply = Reply::empty(Preflight::STATUS);
+    for (name, value) in preflight.fields() {
+        if let Ok(name) = http::HeaderName::from_bytes(name.as_bytes()) {
+            reply.headers.push((name, value.clone()));
+        }
+    }
+    reply
+}
+
+/// A body that the guards can't read would reach the upstream unread.
+fn refuse_encodings(headers: &HeaderMap) -> Result<(), Refusal> {
+    let coded =
+        headers.get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if coded {
+        let detail = "Send the body as it is: Content-Encoding is not accepted on requests.";
+        return Err(Refusal::new(Reason::UnsupportedEncoding, detail, ""));
+    }
+    Ok(())
+}
+
+fn expected_kind(api: Option<Api>, declared: Declared) -> BodyKind {
+    match (api, declared) {
+        (_, Declared::Multipart) => BodyKind::Other,
+        (Some(api), _) if api.is_model() => BodyKind::Model,
+        (Some(_), _) | (None, Declared::Json) => BodyKind::Json,
+        (None, Declared::Other) => BodyKind::Other,
+    }
+}

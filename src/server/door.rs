@@ -1,0 +1,181 @@
+//! The door: who may connect, how many at once, and how long a request head may take.
+//!
+//! It stands between Pingora's listening service and its HTTP app, so TLS, SNI and socket passing stay stock.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::gate_io::{GateIo, HeadCaps};
+use crate::observe::OpenConnection;
+use crate::observe::metrics::{ConnectionRefusal, Metrics};
+use crate::state::Subject;
+use crate::state::inflight::{Inflight, Permit};
+
+/// Told to a client that the door turns away, in the protocol it most likely speaks.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+    content-length: 81\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"busy\"}\n";
+
+/// Caps on connections, as run.
+#[derive(Clone, Debug)]
+pub struct ConnectionCaps {
+    /// Connections at once in total.
+    pub total: u32,
+    /// Connections at once from one address (IPv6: from one /64).
+    pub per_address: u32,
+    /// Requests served on one HTTP/1 connection.
+    pub requests: u32,
+    /// How long a connection may idle between requests.
+    pub idle: Duration,
+    /// Caps on each request head.
+    pub head: HeadCaps,
+    /// Whether HTTP/2 is understood in plain text (prior knowledge).
+    pub h2c: bool,
+    /// Streams at once on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Bytes of a decoded HTTP/2 header list.
+    pub h2_header_list: u32,
+}
+
+/// What a connection holds while it lives.
+pub struct Tenure {
+    _places: Option<(Permit, Permit)>,
+    _open: OpenConnection,
+    metrics: Arc<Metrics>,
+}
+
+impl Tenure {
+    fn new(places: (Permit, Permit), metrics: Arc<Metrics>) -> Self {
+        Self { _places: Some(places), _open: metrics.connection_opened(), metrics }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test() -> Self {
+        use crate::state::Timestamp;
+
+        let metrics = Arc::new(Metrics::new(Timestamp::default()).expect("metrics"));
+        Self { _places: None, _open: metrics.connection_opened(), metrics }
+    }
+
+    /// Bytes of a head came that never became a request.
+    pub(super) fn head_abandoned(&self) {
+        self.metrics.head_abandoned();
+    }
+}
+
+impl fmt::Debug for Tenure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tenure")
+    }
+}
+
+/// The stream under an HTTP/1 session, if it came through the door.
+pub fn client_stream(session: &ServerSession) -> Option<&GateIo> {
+    session.as_http1()?.stream().as_any().downcast_ref::<GateIo>()
+}
+
+/// Accepts connections on behalf of `app`.
+pub struct Door<A> {
+    app: Arc<Marked<A>>,
+    caps: ConnectionCaps,
+    open: Arc<Inflight>,
+    metrics: Arc<Metrics>,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
+    /// A door in front of `app`.
+    pub fn new(app: A, caps: ConnectionCaps, metrics: Arc<Metrics>) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = caps.h2c;
+        options.keepalive_request_limit = Some(caps.requests);
+        options.h2_idle_timeout = Some(caps.idle);
+        let mut h2 = default_h2_options();
+        h2.max_concurrent_streams(caps.h2_streams)
+            .max_header_list_size(caps.h2_header_list)
+            .max_pending_accept_reset_streams(20)
+            .max_concurrent_reset_streams(20);
+        let app = Arc::new(Marked { app: Arc::new(app), options, h2 });
+        Self { app, caps, open: Arc::new(Inflight::new()), metrics }
+    }
+
+    fn admit(&self, io: &Stream) -> Result<(Permit, Permit), ConnectionRefusal> {
+        let digest = io.get_socket_digest();
+        let peer = digest.as_ref().and_then(|d| d.peer_addr()).and_then(|a| a.as_inet());
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |a| a.ip());
+        let caps = &self.caps;
+        let total = self.open.try_acquire(Subject::global(), caps.total).ok_or(ConnectionRefusal::Total)?;
+        let one = self.open.try_acquire(Subject::address(address), caps.per_address);
+        Ok((total, one.ok_or(ConnectionRefusal::PerAddress)?))
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
+    async fn process_new(self: &Arc<Self>, mut io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        match self.admit(&io) {
+            Ok(places) => {
+                let tenure = Tenure::new(places, self.metrics.clone());
+                let io = GateIo::new(io, self.caps.head, tenure);
+                self.app.process_new(Box::new(io), shutdown).await;
+            }
+            Err(why) => {
+                self.metrics.connection_refused(why);
+                // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
+                let _ = timeout(Duration::from_millis(100), async {
+                    io.write_all(BUSY).await?;
+                    io.flush().await
+                })
+                .await;
+            }
+        }
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.app.cleanup().await;
+    }
+}
+
+/// Marks where a head begins.
+struct Marked<A> {
+    app: Arc<A>,
+    options: HttpServerOptions,
+    h2: H2Options,
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Marked<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if let Some(io) = client_stream(&session) {
+            io.expect_head();
+        }
+        self.app.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    async fn http_cleanup(&self) {
+        self.app.http_cleanup().await;
+    }
+}

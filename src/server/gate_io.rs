@@ -1,0 +1,337 @@
+//! The client's stream as the gate sees it: a deadline on each request head, and the head's bytes as they came.
+//!
+//! Pingora restarts its read timeout with every byte and rewrites the request line before any hook can see it,
+//! so both the deadline and the raw bytes have to be kept here, below it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest, tls::TlsRef,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::door::Tenure;
+
+/// RFC 9113 §3.4.
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Caps on a request head while it is being read.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadCaps {
+    /// From the connection's start, or from the first byte of a later head, to the head's end.
+    pub deadline: Duration,
+    /// Bytes after which reading is given up (smaller caps with a proper answer are a guard's).
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between two requests: nothing of the next head has come.
+    Idle,
+    /// A head is arriving. The timer exists only once a read had to wait.
+    Head { since: Instant, timer: Option<Pin<Box<Sleep>>> },
+    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's.
+    Open,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    head: Vec<u8>,
+}
+
+/// The wrapped stream. Holds the connection's `tenure` (its permits) until the connection ends.
+#[derive(Debug)]
+pub struct GateIo {
+    io: Stream,
+    caps: HeadCaps,
+    state: Mutex<State>,
+    /// Bytes read by `try_peek` and not yet delivered.
+    peeked: Vec<u8>,
+    tenure: Tenure,
+}
+
+impl GateIo {
+    /// Wraps a fresh connection, whose first head is due at once.
+    pub fn new(io: Stream, caps: HeadCaps, tenure: Tenure) -> Self {
+        let phase = Phase::Head { since: Instant::now(), timer: None };
+        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024) });
+        Self { io, caps, state, peeked: Vec::new(), tenure }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last request is done: the next byte starts a head.
+    pub fn expect_head(&self) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Open) {
+            state.phase = Phase::Idle;
+            state.head.clear();
+        }
+    }
+
+    /// The head has been parsed: disarms the deadline and shows the bytes read since it began (the head, and
+    /// whatever of the body came with it).
+    pub fn head_done<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
+        let mut state = self.state();
+        state.phase = Phase::Open;
+        look(&state.head)
+    }
+
+    /// Whether bytes of a head came that never became a request (Pingora answered or closed by itself).
+    fn head_abandoned(&self) -> bool {
+        let state = self.state();
+        matches!(state.phase, Phase::Head { .. }) && !state.head.is_empty()
+    }
+}
+
+impl Drop for GateIo {
+    fn drop(&mut self) {
+        if self.head_abandoned() {
+            self.tenure.head_abandoned();
+        }
+    }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "request head did not arrive in time")
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "request head too long")
+}
+
+impl State {
+    /// Accounts for `bytes` that were just read.
+    fn arrived(&mut self, bytes: &[u8], caps: HeadCaps) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match &self.phase {
+            Phase::Open => return Ok(()),
+            Phase::Idle => self.phase = Phase::Head { since: Instant::now(), timer: None },
+            Phase::Head { since, .. } if since.elapsed() > caps.deadline => return Err(late()),
+            Phase::Head { .. } => {}
+        }
+        if self.head.len() + bytes.len() > caps.bytes {
+            return Err(too_long());
+        }
+        self.head.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// A read has to wait: ready only if the head's deadline has passed.
+    fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps) -> Poll<io::Result<()>> {
+        if let Phase::Head { since, timer } = &mut self.phase {
+            let timer =
+                timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*since + caps.deadline)));
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(late()));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for GateIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.peeked.is_empty() {
+            let n = this.peeked.len().min(buf.remaining());
+            buf.put_slice(&this.peeked[..n]);
+            this.peeked.drain(..n);
+            return Poll::Ready(Ok(()));
+        }
+        let state = this.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => Poll::Ready(state.arrived(&buf.filled()[before..], this.caps)),
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => state.waiting(cx, this.caps),
+        }
+    }
+}
+
+impl AsyncWrite for GateIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for GateIo {
+    async fn shutdown(&mut self) {
+        self.io.shutdown().await;
+    }
+}
+
+impl UniqueID for GateIo {
+    fn id(&self) -> UniqueIDType {
+        self.io.id()
+    }
+}
+
+impl Ssl for GateIo {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.io.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.io.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.io.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for GateIo {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.io.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for GateIo {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.io.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for GateIo {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.io.get_socket_digest()
+    }
+}
+
+#[async_trait]
+impl Peek for GateIo {
+    /// Fills `buf` with the HTTP/2 preface if the client sends it, and with what came first otherwise. Decided at
+    /// the first byte that differs, under the head's deadline; without this, an HTTP/1 client that sends less
+    /// than 24 bytes at first would be taken for HTTP/2.
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        let mut seen = Vec::with_capacity(H2_PREFACE.len());
+        let mut chunk = [0u8; H2_PREFACE.len()];
+        while seen.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&seen) {
+            let room = H2_PREFACE.len() - seen.len();
+            match self.read(&mut chunk[..room]).await? {
+                0 => break,
+                n => seen.extend_from_slice(&chunk[..n]),
+            }
+        }
+        if seen == H2_PREFACE {
+            let mut state = self.state();
+            state.phase = Phase::Open;
+            state.head = Vec::new();
+        }
+        buf.fill(0);
+        let n = seen.len().min(buf.len());
+        buf[..n].copy_from_slice(&seen[..n]);
+        self.peeked = seen;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pingora::protocols::l4::stream::Stream as L4;
+    use tokio::io::AsyncWriteExt;
+
+    const CAPS: HeadCaps = HeadCaps { deadline: Duration::from_millis(80), bytes: 256 };
+
+    async fn pair() -> (tokio::net::TcpStream, GateIo) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let client =
+            tokio::net::TcpStream::connect(listener.local_addr().expect("addr")).await.expect("connect");
+        let (server, _) = listener.accept().await.expect("accept");
+        let io: L4 = server.into();
+        (client, GateIo::new(Box::new(io), CAPS, Tenure::for_test()))
+    }
+
+    /// A client that drips its head would otherwise hold a connection for ever.
+    #[tokio::test]
+    async fn dripping_head_is_cut_at_the_deadline() {
+        let (mut client, mut io) = pair().await;
+        let drip = tokio::spawn(async move {
+            while client.write_all(b"G").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let mut buf = [0u8; 16];
+        let error = loop {
+            if let Err(e) = io.read(&mut buf).await {
+                break e;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(io);
+        drip.await.expect("drip ends");
+    }
+
+    /// A head on a reused connection is under the same deadline, but idle time before it is not.
+    #[tokio::test]
+    async fn reused_connection_may_idle_but_not_drip() {
+        let (mut client, mut io) = pair().await;
+        let mut buf = [0u8; 64];
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+        let n = io.read(&mut buf).await.expect("read");
+        assert!(io.head_done(|raw| raw == &buf[..n]));
+        io.expect_head();
+        tokio::time::timeout(CAPS.deadline * 2, io.read(&mut buf)).await.expect_err("idle is not cut here");
+        client.write_all(b"GET").await.expect("write");
+        assert_eq!(io.read(&mut buf).await.expect("first bytes"), 3);
+        assert_eq!(io.read(&mut buf).await.expect_err("cut").kind(), io::ErrorKind::TimedOut);
+        assert!(io.head_abandoned());
+    }
+
+    /// An HTTP/1 request shorter than the preface must reach the HTTP/1 parser whole.
+    #[tokio::test]
+    async fn peek_returns_every_byte() {
+        let (mut client, mut io) = pair().await;
+        client.write_all(b"PRINT / HTTP/1.1\r\n").await.expect("write");
+        let mut peeked = [0u8; 24];
+        assert!(io.try_peek(&mut peeked).await.expect("peek"));
+        assert!(peeked.starts_with(b"PRIN"));
+        let mut got = vec![0u8; 18];
+        io.read_exact(&mut got).await.expect("read");
+        assert_eq!(got, b"PRINT / HTTP/1.1\r\n");
+    }
+
+    /// A head without end must not grow memory without end.
+    #[tokio::test]
+    async fn endless_head_is_cut() {
+        let (mut client, mut io) = pair().await;
+        client.write_all(&[b'a'; 300]).await.expect("write");
+        let mut buf = [0u8; 512];
+        assert_eq!(io.read(&mut buf).await.expect_err("cut").kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,219 @@
+//! Puts the server together: sockets, services, threads, and an orderly end.
+
+pub mod door;
+mod gate_io;
+mod stop;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::{Service, listening};
+use tracing::{info, warn};
+
+pub use gate_io::HeadCaps;
+pub use stop::{InFlight, Stop};
+
+use crate::admin::serve::Admin;
+use crate::config::Settings;
+use crate::observe::Observer;
+use crate::proxy::{Gate, Shared};
+use crate::state::Clock;
+use crate::state::settle::SettleActor;
+use door::Door;
+use stop::Signals;
+
+/// How often names of upstreams are looked up again, and expired counters swept.
+const UPKEEP: Duration = Duration::from_secs(15);
+
+/// Admissions open or waiting to be settled, at most; beyond, requests that draw on shared limits are refused.
+const SETTLE_QUEUE: usize = 65_536;
+
+/// How long the last settlements and log lines may take once the server has stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A gate that serves.
+pub struct Running {
+    traffic: SocketAddr,
+    admin: SocketAddr,
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why a gate could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address can't be listened on.
+    Bind {
+        /// The address.
+        address: String,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// Something else that the system refused.
+    System(io::Error),
+    /// A file or directory that is needed can't be used.
+    Setup(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind { address, cause } => {
+                write!(f, "cannot listen on {address}: {cause}; choose another address, or stop what uses it")
+            }
+            StartError::System(cause) => write!(f, "cannot start: {cause}"),
+            StartError::Setup(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Binds the sockets, starts all threads, and returns as soon as connections are accepted.
+pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
+    let traffic = bind(&settings.server.listen)?;
+    let admin = bind(&settings.server.admin_listen)?;
+    let address = |socket: &TcpListener| socket.local_addr().map_err(StartError::System);
+    let (traffic_address, admin_address) = (address(&traffic)?, address(&admin)?);
+    let server_settings = settings.server.clone();
+    let observer = Observer::start(&settings.observe, clock.now());
+    let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
+    let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
+    let (settler, settle) = settling.map_err(StartError::System)?;
+    let stop = Arc::new(Stop::new(server_settings.drain));
+    let gate = Gate::new(settings, clock, observer.clone(), settler, stop.clone());
+    let admin_app = Admin::new(&server_settings, gate.clone()).map_err(StartError::Setup)?;
+
+    let conf = ServerConf {
+        threads: server_settings.threads,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upstream_keepalive_pool_size: 128,
+        max_retries: 2,
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    let proxy = pingora::proxy::http_proxy(&server.configuration, Shared(gate.clone()));
+    let metrics = observer.metrics().clone();
+    let door = Door::new(proxy, server_settings.connections.clone(), metrics.clone());
+    server.add_service(Inherited::new("traffic", door, traffic, traffic_address, None));
+    let admin_door = Door::new(admin_app, server_settings.admin_connections(), metrics);
+    server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));
+    server.add_service(background_service("upkeep", Upkeep { gate }));
+
+    let signals = Signals::new(stop.clone());
+    let thread = std::thread::Builder::new()
+        .name("tidegate".into())
+        .spawn(move || {
+            server.run(RunArgs { shutdown_signal: Box::new(signals) });
+            // The services' runtimes are gone, so nothing is admitted any more: what is queued can be settled.
+            let report = settle.shutdown(PATIENCE);
+            info!(settled = report.settled, lost = report.lost, "stopped");
+            observer.close(PATIENCE);
+        })
+        .map_err(StartError::System)?;
+    Ok(Running { traffic: traffic_address, admin: admin_address, stop, thread: Some(thread) })
+}
+
+fn bind(address: &str) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    bound.map_err(|cause| StartError::Bind { address: address.into(), cause })
+}
+
+impl Running {
+    /// Where traffic is accepted.
+    pub fn traffic(&self) -> SocketAddr {
+        self.traffic
+    }
+
+    /// Where the admin endpoints are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits until a signal has ended the server.
+    pub fn wait(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the server's thread panicked");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.ask();
+        self.join();
+    }
+}
+
+/// A listening service whose socket was bound before, so that start-up fails early and port 0 works.
+struct Inherited<A> {
+    inner: listening::Service<A>,
+    socket: Option<TcpListener>,
+    address: String,
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Inherited<A> {
+    fn new(name: &str, app: A, socket: TcpListener, address: SocketAddr, threads: Option<usize>) -> Self {
+        let address = address.to_string();
+        let mut inner = listening::Service::new(name.into(), app);
+        inner.threads = threads;
+        inner.add_tcp(&address);
+        Self { inner, socket: Some(socket), address }
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> Service for Inherited<A> {
+    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, tasks: usize) {
+        if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
+            fds.lock().add(self.address.clone(), socket.into_raw_fd());
+        }
+        self.inner.start_service(fds, shutdown, tasks).await;
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.inner.threads
+    }
+}
+
+/// Work that belongs to no request.
+struct Upkeep {
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl BackgroundService for Upkeep {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            self.gate.upkeep().await;
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(UPKEEP) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The store in this process's memory: exact, sharded, and bounded whatever is sprayed at it.
+
+mod open;
+mod shard;
+
+use ahash::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use self::open::OpenAdmissions;
+use self::shard::{Caps, Key, Pinned, Rank, SLOT_BYTES, Shard};
+use super::admission::Settlement;
+use super::clock::Clock;
+use super::limit::Sliding;
+use super::subject::Subject;
+use super::tally::Tally;
+use super::transaction::{Decision, Demand, Draw, Standing, Standings};
+use super::{Store, StoreError};
+use std::time::Duration;
+
+const SHARDS: usize = 256;
+
+/// Slots swept under one lock.
+const SWEEP_STEP: usize = 256;
+
+/// How much a [`MemoryStore`] may remember.
+///
+/// Worst case in bytes: 120 × `counters` + 16 × `marks` + 40 × `open`; with the defaults 187 MB. A subject that draws
+/// once takes one counter for each window, and no marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Windows of subjects. When all are taken, expired ones go first, then those with the least drawn, never one that
+    /// is at its limit; a newcomer that finds no room is counted with its network, or else with all such newcomers.
+    pub counters: usize,
+    /// Draws remembered on their own beyond each counter's first. When all are taken, draws of one counter are joined,
+    /// so that some leave their window late, none early.
+    pub marks: usize,
+    /// Admissions granted and not yet settled. When all are taken, demands that need settling fail.
+    pub open: usize,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { counters: 1_000_000, marks: 4_000_000, open: 65_536 }
+    }
+}
+
+/// What a [`MemoryStore`] holds now, and has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Windows of subjects that are remembered.
+    pub counters: usize,
+    /// Bytes they take, nearly.
+    pub bytes: usize,
+    /// Admissions granted and not yet settled.
+    pub open: usize,
+    /// Counters forgotten before their time, for want of room.
+    pub evicted: u64,
+    /// Draws counted with others' for want of room.
+    pub folded: u64,
+    /// Draws whose time was joined with another's for want of room.
+    pub joined: u64,
+}
+
+/// Counts limits in memory.
+pub struct MemoryStore {
+    clock: Clock,
+    seeds: RandomState,
+    shards: Box<[Mutex<Shard>; SHARDS]>,
+    caps: Caps,
+    open: OpenAdmissions,
+}
+
+type Locked<'a> = SmallVec<[(u8, MutexGuard<'a, Shard>); 4]>;
+
+/// One window of one draw, on its way through a transaction.
+struct Cell<'d> {
+    draw: usize,
+    subject: Subject,
+    window: &'d Sliding,
+    weight: u64,
+    /// Index into the locked shards.
+    shard: usize,
+    hash: u64,
+    key: Key,
+    slot: Option<u32>,
+}
+
+type Cells<'d> = SmallVec<[Cell<'d>; 6]>;
+
+struct Refusal {
+    standing: Standing,
+    retry_after: Option<Duration>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(config: MemoryConfig, clock: Clock) -> Self {
+        let caps = Caps { slots: config.counters.div_ceil(SHARDS).max(2), heap: config.marks / SHARDS * 16 };
+        let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
+        Self { clock, seeds: RandomState::new(), shards, caps, open: OpenAdmissions::new(config.open) }
+    }
+
+    /// Forgets what has expired and gives its memory back. Takes each lock for some microseconds at a time; meant for a
+    /// timer, some seconds apart. Limits are as exact without it.
+    pub fn sweep(&self) {
+        for shard in self.shards.iter() {
+            let mut from = 0;
+            while shard.lock().sweep(from, SWEEP_STEP, self.clock.now().as_micros(), &self.seeds) {
+                from += SWEEP_STEP;
+            }
+            shard.lock().compact(&self.seeds);
+        }
+    }
+
+    /// Counts what is held. Takes every lock in turn; meant for a scrape.
+    pub fn stats(&self) -> MemoryStats {
+        let mut stats = MemoryStats { open: self.open.len(), ..MemoryStats::default() };
+        for shard in self.shards.iter() {
+            let shard = shard.lock();
+            stats.counters += shard.len();
+            stats.bytes += shard.len() * SLOT_BYTES + shard.heap();
+            stats.evicted += shard.evicted;
+            stats.folded += shard.folded;
+            stats.joined += shard.joined;
+        }
+        stats
+    }
+
+    fn shard_of(&self, subject: Subject) -> u8 {
+        (self.seeds.hash_one(subject.neighbourhood()) >> 56) as u8
+    }
+
+    /// Locks the shards of all draws, lowest first, so that no two transactions wait for each other.
+    fn lock(&self, draws: &[Draw<'_>]) -> Locked<'_> {
+        let mut ids: SmallVec<[u8; 8]> = draws.iter().map(|draw| self.shard_of(draw.subject)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
+    }
+
+    /// Finds every window of every draw.
+    fn cells<'d>(&self, draws: &'d [Draw<'_>], locked: &Locked<'_>) -> Cells<'d> {
+        let mut cells = Cells::new();
+        for (draw, Draw { limit, subject, weight }) in draws.iter().enumerate() {
+            let id = self.shard_of(*subject);
+            let Some(shard) = locked.iter().position(|(other, _)| *other == id) else { continue };
+            for window in limit.sliding() {
+                let key = Key::new(window, *subject);
+                let hash = self.seeds.hash_one(key);
+                let slot = locked.get(shard).and_then(|(_, shard)| shard.find(hash, &key));
+                cells.push(Cell { draw, subject: *subject, window, weight: *weight, shard, hash, key, slot });
+            }
+        }
+        cells
+    }
+
+    fn decide(&self, draws: &[Draw<'_>]) -> Decision {
+        let mut locked = self.lock(draws);
+        // Read under the locks: the marks of a tally must be in the order of time.
+        let now = self.clock.now().as_micros();
+        let mut cells = self.cells(draws, &locked);
+
+        let mut worst = None;
+        for at in 0..cells.len() {
+            note(&mut worst, check(&cells, at, &mut locked, now));
+        }
+        if worst.is_none() {
+            // Only now, so that a caller who is refused anyway pushes nobody out.
+            self.seat(&mut cells, &mut locked, now, &mut worst);
+        }
+        if let Some(Refusal { standing, retry_after }) = worst {
+            return Decision::Refused { standing, retry_after };
+        }
+        Decision::Granted { standings: self.commit(&cells, &mut locked, now) }
+    }
+
+    /// Gives each newcomer a slot: its own, else its network's, else that of the rest, which then may refuse it.
+    fn seat(&self, cells: &mut Cells<'_>, locked: &mut Locked<'_>, now: u64, worst: &mut Option<Refusal>) {
+        for at in 0..cells.len() {
+            let pinned = pinned(cells, at);
+            let Some(cell) = cells.get_mut(at).filter(|cell| cell.slot.is_none() && cell.weight > 0) else {
+                continue;
+            };
+            let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
+            let mut subject = cell.subject;
+            let mut rank = Rank::Own;
+            while cell.slot.is_none() {
+                // An equal draw earlier in this demand may have made it.
+                cell.slot = shard.find(cell.hash, &cell.key).or_else(|| {
+                    shard.create((cell.hash, cell.key), rank, self.caps, now, &pinned, &self.seeds)
+                });
+                if cell.slot.is_some() || rank == Rank::Rest {
+                    break;
+                }
+                subject = subject.aggregate();
+                rank = if subject == Subject::REST { Rank::Rest } else { Rank::Network };
+                cell.key = Key::new(cell.window, subject);
+                cell.hash = self.seeds.hash_one(cell.key);
+            }
+            if rank != Rank::Own {
+                shard.folded += 1;
+                note(worst, check(cells, at, locked, now));
+            }
+        }
+    }
+
+    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) -> Standings {
+        let mut standings = Standings::default();
+        for (at, cell) in cells.iter().enumerate() {
+            let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
+            let tally = match cell.slot {
+                Some(slot) if cell.weight > 0 => {
+                    let pinned = pinned(cells, at);
+                    shard.draw(slot, (now, cell.weight), cell.window, self.caps, &pinned, &self.seeds)
+                }
+                Some(slot) => shard.tally(slot),
+                None => None,
+            };
+            standings.push(standing(cell, tally.unwrap_or(&Tally::EMPTY), now));
+        }
+        standings
+    }
+}
+
+/// The slots of the other windows in the same shard.
+fn pinned(cells: &Cells<'_>, at: usize) -> Pinned {
+    let Some(shard) = cells.get(at).map(|cell| cell.shard) else { return Pinned::new() };
+    cells.iter().filter(|cell| cell.shard == shard).filter_map(|cell| cell.slot).collect()
+}
+
+/// How `cell` stands, by a tally that may hold draws that have left the window.
+fn standing(cell: &Cell<'_>, tally: &Tally, now: u64) -> Standing {
+    let length = cell.window.length;
+    let reset = tally.whole_at(length).unwrap_or(now).saturating_sub(now);
+    Standing::new(cell.draw, cell.window, tally.used_at(now, length), Duration::from_micros(reset))
+}
+
+/// Whether the window of the `at`th cell has room for its weight, beside what earlier cells take from the same window.
+fn check(cells: &Cells<'_>, at: usize, locked: &mut Locked<'_>, now: u64) -> Option<Refusal> {
+    let cell = cells.get(at).filter(|cell| cell.weight > 0)?;
+    let same =
+        |other: &&Cell<'_>| other.hash == cell.hash && other.key == cell.key && other.shard == cell.shard;
+    let earlier = cells.iter().take(at).filter(same);
+    let weight = earlier.fold(cell.weight, |sum, other| sum.saturating_add(other.weight));
+    let (_, shard) = locked.get_mut(cell.shard)?;
+    let tally = match cell.slot {
+        Some(slot) => shard.fresh_tally(slot, now, cell.window.length)?,
+        None => &Tally::EMPTY,
+    };
+    if weight <= cell.window.max.saturating_sub(tally.used()) {
+        return None;
+    }
+    let until = tally.fits_at(weight, cell.window);
+    let retry_after = until.map(|until| Duration::from_micros(until.saturating_sub(now)));
+    let mut standing = standing(cell, tally, now);
+    standing.reset = retry_after.unwrap_or(standing.reset);
+    Some(Refusal { standing, retry_after })
+}
+
+/// Keeps the refusal that lasts longest: a caller who waits that long meets none of the others.
+fn note(worst: &mut Option<Refusal>, refusal: Option<Refusal>) {
+    let lasts = |refusal: &Refusal| refusal.retry_after.unwrap_or(Duration::MAX);
+    if let Some(refusal) = refusal
+        && worst.as_ref().is_none_or(|worst| lasts(&refusal) > lasts(worst))
+    {
+        *worst = Some(refusal);
+    }
+}
+
+impl Store for MemoryStore {
+    async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
+        if let Some(id) = demand.id
+            && !self.open.open(id)
+        {
+            return Err(StoreError::TooManyOpen);
+        }
+        let decision = self.decide(demand.draws);
+        if let (Some(id), false) = (demand.id, decision.is_granted()) {
+            self.open.close(id);
+        }
+        Ok(decision)
+    }
+
+    async fn settle(&self, batch: &[Settlement]) -> Result<(), StoreError> {
+        for settlement in batch {
+            self.open.close(settlement.id);
+        }
+        Ok(())
+    }
+
+    async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
+        let locked = self.lock(draws);
+        let now = self.clock.now().as_micros();
+        let mut standings = Standings::default();
+        for cell in self.cells(draws, &locked) {
+            let tally = cell.slot.and_then(|slot| locked.get(cell.shard)?.1.tally(slot));
+            standings.push(standing(&cell, tally.unwrap_or(&Tally::EMPTY), now));
+        }
+        Ok(standings)
+    }
+}
+
+#[cfg(test)]
+mod tests;
