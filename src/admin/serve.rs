@@ -57,13 +57,15 @@ impl Sources for Admin {
         let gate = &self.gate;
         let mut snapshot = gate.observer().snapshot(gate.clock().now());
         let (store, settled) = (gate.store().stats(), gate.settler().stats());
-        if gate.stop().draining() {
-            snapshot.readiness = Readiness::Draining;
-        }
+        snapshot.readiness = if gate.stop().draining() { Readiness::Draining } else { Readiness::Ready };
+        let live = gate.live();
+        snapshot.limits = live.default_limits();
+        snapshot.debug = live.server.debug;
+        snapshot.environment = if live.server.debug { "development" } else { "production" }.into();
         snapshot.in_flight = gate.stop().in_flight();
         snapshot.state = StateCounts {
-            subjects: store.counters as u64,
             open_admissions: store.open as u64,
+            subjects: store.counters as u64,
             settled: settled.settled,
             settle_retries: settled.failures,
             ..snapshot.state

@@ -10,6 +10,9 @@ use secrecy::SecretString;
 
 use super::*;
 
+/// Header fields of a request.
+type Fields = &'static [(&'static str, &'static str)];
+
 struct Gate(Snapshot);
 
 impl Sources for Gate {
@@ -65,7 +68,7 @@ const BEARER: (&str, &str) = ("authorization", "Bearer correct-horse-battery-sta
 /// Who may read what: each row that went the other way would show the gate's inside, or lock its operator out.
 #[test]
 fn reads_need_this_machine_or_the_token() {
-    let rows: &[(&str, &[(&str, &str)], u16)] = &[
+    let rows: &[(&str, Fields, u16)] = &[
         ("127.0.0.1", &[LOCAL], 200),
         ("127.8.9.1", &[("host", "127.0.0.1:9464")], 200),
         ("::1", &[("host", "[::1]:9464")], 200),

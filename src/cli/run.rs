@@ -25,5 +25,10 @@ pub fn start(config: Config) -> Result<Running, String> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .try_init();
+    // The default hook prints the panic's text, which may hold what a client sent.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        tracing::error!(place, "panic");
+    }));
     server::start(settings, Clock::system()).map_err(|e| e.to_string())
 }

@@ -31,6 +31,8 @@ pub struct ServerFile {
     pub state_dir: Option<PathBuf>,
     /// How long requests in flight may take after SIGTERM.
     pub drain: Span,
+    /// Development: all messages are shown, and health says so.
+    pub debug: bool,
     /// The admin endpoints.
     pub admin: AdminFile,
     /// Caps on connections.

@@ -14,7 +14,7 @@ use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node, from_nod
 use crate::guard::body::BodyGuard;
 use crate::guard::hygiene::Hygiene;
 use crate::guard::{GuardParts, Guards};
-use crate::observe::ObserverConfig;
+use crate::observe::{DefaultLimits, ObserverConfig};
 use crate::proxy::Forwarding;
 use crate::proxy::client::ClientRules;
 use crate::proxy::path::PathRules;
@@ -66,6 +66,8 @@ pub struct ServerSettings {
     pub state_dir: Option<PathBuf>,
     /// Worker threads.
     pub threads: usize,
+    /// Whether this is a development set-up.
+    pub debug: bool,
     /// Drain deadline.
     pub drain: Duration,
     /// Caps on connections.
@@ -97,6 +99,19 @@ impl Settings {
     /// The guards that dress answers to requests that found no route.
     pub fn fallback(&self) -> Option<&Guards> {
         self.routes.last().map(|route| &route.guards)
+    }
+
+    /// Maxima of the shipped limits as they stand at the top level, for the stats.
+    pub fn default_limits(&self) -> DefaultLimits {
+        const MINUTE: Duration = Duration::from_secs(60);
+        const HOUR: Duration = Duration::from_secs(3600);
+        let max = |name, window| self.fallback()?.limits.max(name, window);
+        DefaultLimits {
+            per_minute: max("api", MINUTE),
+            per_hour: max("api", HOUR),
+            ai_per_minute: max("ai", MINUTE),
+            ai_per_hour: max("ai", HOUR),
+        }
     }
 
     /// Whether a request asks for the caller's own limits.
@@ -159,7 +174,7 @@ impl Config {
                 access_format: file.log.access.format,
                 events: file.log.events.to,
             },
-            level: file.log.level,
+            level: if file.debug { Level::Debug } else { file.log.level },
             routes,
             upstreams,
             store,
@@ -291,6 +306,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
         state_dir: file.state_dir.clone(),
         threads: if file.threads == 0 { processors() } else { file.threads },
         drain: file.drain.0,
+        debug: file.debug,
         connections: ConnectionCaps {
             total: connections.max,
             per_address: connections.per_address,

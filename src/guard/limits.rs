@@ -200,6 +200,12 @@ impl Limits {
         Ok(limits)
     }
 
+    /// Maximum of the limit `name` in its window of that length.
+    pub fn max(&self, name: &str, window: Duration) -> Option<u64> {
+        let limit = self.head.iter().chain(&self.body).find(|limit| limit.spec.name() == name)?;
+        limit.spec.windows().find(|w| w.length == window).map(|w| w.max)
+    }
+
     /// Draws that stand whatever follows, or refusals would be free probes.
     pub fn head_draws<'a>(&'a self, drawer: &Drawer<'_>) -> Draws<'a> {
         collect(&self.head, drawer)

@@ -145,7 +145,7 @@ pub fn shortened(text: &str, limit: usize) -> &str {
 
 /// Printable ASCII without quote and backslash. Without an early exit, so that it becomes vector code.
 fn is_plain(text: &str) -> bool {
-    text.bytes().fold(true, |plain, b| plain & (b >= 0x20) & (b < 0x7f) & (b != b'"') & (b != b'\\'))
+    text.bytes().fold(true, |plain, b| plain & matches!(b, 0x20..=0x7e) & (b != b'"') & (b != b'\\'))
 }
 
 /// Controls, line and paragraph separators, bidirectional and zero-width marks, and Unicode tags.

@@ -8,6 +8,8 @@ use memchr::memchr2_iter;
 /// What stands in a log where a secret stood in the request.
 pub const MARK: &str = "[redacted]";
 
+/// No shorter text holds a secret with its name or scheme (`token=x`).
+const SHORTEST_SECRET: usize = 7;
 /// Nothing shorter is taken for a key by its prefix: shorter words are prose ("sk-SK", "hf_hub").
 const SHORTEST_KEY: usize = 12;
 /// Nothing shorter is taken for a secret by its randomness alone.
@@ -108,21 +110,40 @@ fn rewrite(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// All secret spans, in no order, possibly overlapping. Allocates only when there is one.
+/// All secret spans, in no order, possibly overlapping. Allocates only when there is one. Nothing inside a span is
+/// looked at again by the pass that found it: text made to be searched over and over costs no more than its length.
 fn spans(text: &[u8], random: bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
+    if text.len() < SHORTEST_SECRET {
+        return found;
+    }
+    let (mut done, mut judged) = (0, 0);
     long_runs(text, |run| {
-        if let Some(span) =
-            known_key(text, &run).or_else(|| if random { random_run(text, run) } else { None })
-        {
+        let fresh = run.start >= done;
+        let key = if fresh { known_key(text, &run) } else { None };
+        let random = if fresh && random && key.is_none() { random_run(text, run, &mut judged) } else { None };
+        if let Some(span) = key.or(random) {
+            done = span.end;
             found.push(span);
         }
     });
+    done = 0;
     for at in memchr2_iter(b'b', b'B', text) {
-        found.extend(scheme_value(text, at));
+        if at >= done
+            && let Some(span) = scheme_value(text, at)
+        {
+            done = span.end;
+            found.push(span);
+        }
     }
+    done = 0;
     for at in memchr2_iter(b'=', b':', text) {
-        found.extend(named_value(text, at));
+        if at >= done
+            && let Some(span) = named_value(text, at)
+        {
+            done = span.end;
+            found.push(span);
+        }
     }
     found
 }
@@ -190,10 +211,14 @@ fn over_dots(text: &[u8], mut end: usize) -> usize {
 }
 
 /// A run that is long and looks drawn at random: hex, base64url, or standard base64 across `+`, `/` and `=`.
-fn random_run(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
+/// `judged` is where the last of these wide runs ended.
+fn random_run(text: &[u8], run: Range<usize>, judged: &mut usize) -> Option<Range<usize>> {
     let word = without_uuid(text.get(run.clone())?);
     if word.len() >= SHORTEST_RANDOM && Randomness::of(word).is_key() {
         return Some(run);
+    }
+    if run.start < *judged {
+        return None;
     }
     let base64 = |at: usize| text.get(at).is_some_and(|&b| is_key_byte(b) || matches!(b, b'+' | b'/' | b'='));
     let (mut start, mut end) = (run.start, run.end);
@@ -203,6 +228,7 @@ fn random_run(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
     while base64(end) {
         end += 1;
     }
+    *judged = end;
     let wide = start..end;
     // A path is such a run as well: only one that changes class at every other byte is a key.
     (wide.len() >= SHORTEST_RANDOM && wide != run && Randomness::of(text.get(wide.clone())?).is_base64())
@@ -280,6 +306,8 @@ fn scheme_value(text: &[u8], at: usize) -> Option<Range<usize>> {
         b"was",
         b"plan",
     ];
+    /// Longer words are not in the list.
+    const PROSE_BYTES: usize = 16;
     let rest = text.get(at..)?;
     let word = [&b"bearer"[..], b"basic"]
         .into_iter()
@@ -295,11 +323,13 @@ fn scheme_value(text: &[u8], at: usize) -> Option<Range<usize>> {
             _ => break,
         }
     }
-    let length = text.get(start..)?.iter().take_while(|b| is_key_byte(**b) || b"._~+/=%".contains(b)).count();
-    let value = text.get(start..start + length)?;
-    let name = value.split(|b| *b == b'=' || *b == b'.').next().unwrap_or_default();
-    let prose = PROSE.iter().any(|word| name.eq_ignore_ascii_case(word));
-    (start > behind && length > 0 && !prose).then_some(start..start + length)
+    let rest = text.get(start..).filter(|_| start > behind)?;
+    let word = rest.iter().take_while(|b| is_key_byte(**b)).take(PROSE_BYTES).count();
+    if PROSE.iter().any(|prose| rest.get(..word).is_some_and(|word| word.eq_ignore_ascii_case(prose))) {
+        return None;
+    }
+    let length = rest.iter().take_while(|b| is_key_byte(**b) || b"._~+/=%".contains(b)).count();
+    (length > 0).then_some(start..start + length)
 }
 
 /// The value behind a `name=` or `"name":` whose name says secret; `at` is the `=` or `:`.

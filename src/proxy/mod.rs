@@ -33,7 +33,7 @@ use pingora::{Error, Result};
 use tracing::debug;
 
 pub use context::Context;
-pub use forward::Forwarding;
+pub use forward::{Forwarding, Told};
 pub use live::Live;
 
 use crate::config::Settings;
@@ -175,11 +175,11 @@ impl ProxyHttp for Shared {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         head: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        self.0.rewrite_request(session, head, ctx)
+        self.0.rewrite_request(head, ctx)
     }
 
     async fn request_body_filter(

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
@@ -12,7 +11,6 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::Gate;
 use super::context::Context;
-use super::exchange::is_event_stream;
 use super::forward::{Told, hide_upstream};
 use super::respond::dress;
 use crate::guard::caps::BodyKind;
@@ -37,14 +35,8 @@ impl Gate {
     }
 
     /// Rewrites the head for the upstream.
-    pub(super) fn rewrite_request(
-        &self,
-        session: &Session,
-        head: &mut RequestHeader,
-        ctx: &Context,
-    ) -> Result<()> {
+    pub(super) fn rewrite_request(&self, head: &mut RequestHeader, ctx: &Context) -> Result<()> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
@@ -53,15 +45,8 @@ impl Gate {
             websocket: routed.websocket,
         };
         routed.route.guards.forwarding.request(head, &told);
-        head.set_raw_path(routed.target.as_bytes())?;
-        if session.is_http2()
-            && !chunked
-            && !head.headers.contains_key(CONTENT_LENGTH)
-            && body_follows(session)
-        {
-            head.insert_header(TRANSFER_ENCODING, "chunked")?;
-        }
-        Ok(())
+        // Framing is settled by Pingora, after this.
+        head.set_raw_path(routed.target.as_bytes())
     }
 
     /// Counts the body as it flows, under its cap.
@@ -97,9 +82,6 @@ impl Gate {
             &routed.client,
             routed.authority.as_deref(),
         );
-        if is_event_stream(&head.headers) {
-            let _ = head.insert_header("x-accel-buffering", "no");
-        }
         dress(head, ctx, Author::Upstream);
     }
 
@@ -135,11 +117,6 @@ impl Gate {
         let _ = self.refuse(session, ctx, refusal).await;
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
-}
-
-/// HTTP/2 needs no Content-Length; an HTTP/1 upstream needs some framing.
-fn body_follows(session: &Session) -> bool {
-    session.as_http2().is_some_and(|h2| !h2.req_header().method.is_safe())
 }
 
 /// `None`: the client is gone.

@@ -1,7 +1,7 @@
 //! Sends the gate's own answers: dressed by the response guards like any other, with the rest of the request drained.
 
 use http::StatusCode;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
@@ -9,17 +9,22 @@ use pingora::{Error, ErrorType, Result};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::Gate;
+use super::body::declared_length;
 use super::context::Context;
+use super::exchange::is_event_stream;
 use super::reply::Reply;
 use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
 
 /// Bytes of a refused body that are read, so that the client reads its answer instead of a reset.
-const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_BYTES: u64 = 64 * 1024;
+/// A body that says it is no longer than this is read to its end: SDKs send all of it before they read.
+const DRAIN_DECLARED: u64 = 32 * 1024 * 1024;
 /// How long that may take.
 pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Gate {
     /// Answers a refused request; nothing of it is inspected or forwarded any more.
@@ -61,6 +66,10 @@ impl Gate {
 /// Applies the response guards to a head, the gate's own or the upstream's.
 pub(super) fn dress(head: &mut ResponseHeader, ctx: &Context, author: Author) {
     let _ = head.insert_header(REQUEST_ID.clone(), ctx.request_id.clone());
+    if author == Author::Upstream && is_event_stream(&head.headers) {
+        // An nginx further out would hold events back.
+        let _ = head.insert_header(BUFFERING.clone(), HeaderValue::from_static("no"));
+    }
     match &ctx.routed {
         Some(routed) => {
             routed.route.guards.dress(head, author, &routed.client, routed.origin.as_ref());
@@ -79,11 +88,12 @@ async fn drain(session: &mut Session) {
     if waits && session.body_bytes_read() == 0 {
         return;
     }
-    let deadline = Instant::now() + DRAIN_TIME;
+    let declared = declared_length(&session.req_header().headers).filter(|length| *length <= DRAIN_DECLARED);
+    let (most, deadline) = (declared.unwrap_or(DRAIN_BYTES), Instant::now() + DRAIN_TIME);
     let mut drained = 0;
-    while drained < DRAIN_BYTES {
+    while drained < most {
         match timeout_at(deadline, session.read_request_body()).await {
-            Ok(Ok(Some(bytes))) => drained += bytes.len(),
+            Ok(Ok(Some(bytes))) => drained += bytes.len() as u64,
             _ => return,
         }
     }

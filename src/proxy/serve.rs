@@ -152,12 +152,14 @@ impl Gate {
             // What is declared as JSON, or sent to a known API, will be held to that cap; the rest may be an upload.
             caps.check_length(length, kind)?;
         }
-        // What was read to be looked at is replayed by Pingora if the body is to stream through after all.
-        session.enable_retry_buffering();
+        let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
+        if !known || route.inspect == Inspect::Off {
+            // What is read to be looked at is replayed by Pingora if the body is to stream through after all.
+            session.enable_retry_buffering();
+        }
         let mut reader = BodyReader::new(ctx.live.timeouts.request_body);
         let json = looks_like_json(reader.peek(session).await?) || declared == Declared::Json;
-        let inspected =
-            route.inspect == Inspect::Auto && (json || (api.is_some() && declared != Declared::Multipart));
+        let inspected = route.inspect == Inspect::Auto && (json || known);
         if !inspected {
             self.admit_body(session, ctx).await?;
             return Ok(true);

@@ -32,6 +32,9 @@ use crate::state::settle::SettleActor;
 use door::Door;
 use stop::Signals;
 
+/// How long the start waits for the name of an upstream.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
 /// How often names of upstreams are looked up again, and expired counters swept.
 const UPKEEP: Duration = Duration::from_secs(15);
 
@@ -91,6 +94,7 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
     let (settler, settle) = settling.map_err(StartError::System)?;
     let stop = Arc::new(Stop::new(server_settings.drain));
+    look_up(&settings)?;
     let gate = Gate::new(settings, clock, observer.clone(), settler, stop.clone());
     let admin_app = Admin::new(&server_settings, gate.clone()).map_err(StartError::Setup)?;
 
@@ -123,6 +127,26 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
         })
         .map_err(StartError::System)?;
     Ok(Running { traffic: traffic_address, admin: admin_address, stop, thread: Some(thread) })
+}
+
+/// Looks the upstreams' names up before the first request; one that can't be looked up yet is tried again later.
+fn look_up(settings: &Settings) -> Result<(), StartError> {
+    let names: Vec<_> = settings.upstreams.iter().filter(|upstream| !upstream.endpoints().is_literal()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
+    runtime.block_on(async {
+        for upstream in names {
+            let found = tokio::time::timeout(LOOK_UP, upstream.endpoints().resolve()).await;
+            if !matches!(found, Ok(Ok(()))) {
+                warn!(upstream = %upstream.name, "cannot look up the upstream's name yet");
+            }
+        }
+    });
+    // A resolver that hangs does so on a thread of its own, which must not hold up the start.
+    runtime.shutdown_background();
+    Ok(())
 }
 
 fn bind(address: &str) -> Result<TcpListener, StartError> {

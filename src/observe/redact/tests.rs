@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::time::Instant;
 
 use proptest::prelude::*;
 
@@ -121,6 +122,47 @@ fn queries_are_masked_by_parameter() {
     }
     assert_eq!(redact_url("https://a.example/p?key=s#f"), "https://a.example/p?key=[redacted]");
     assert!(matches!(redact_url("https://a.example/p?page=2"), Cow::Borrowed(_)));
+}
+
+/// Text made to be searched over and over would stop the gate: eight times the text may cost eight times the time,
+/// where a search that starts again at each word costs sixty-four times.
+#[test]
+fn hostile_text_costs_no_more_than_its_length() {
+    let cost = |unit: &str, bytes: usize| {
+        let text = unit.repeat(bytes / unit.len());
+        let once = || {
+            let start = Instant::now();
+            let _ = redact_query(&text);
+            start.elapsed()
+        };
+        (0..4).map(|_| once()).min().unwrap()
+    };
+    for unit in [
+        "bearer",
+        "bearer ",
+        "bearer=",
+        "bearer=token=",
+        "token=",
+        "token:",
+        "aaaaaaaaaaaa/",
+        "eyJaaaaaaaaa.",
+        "eyJaaaaaaaaa/",
+        "sk-aaaaaaaaaaaa-",
+        "a1",
+        "=",
+        ":",
+        "\"",
+        "a:\"",
+        "%20",
+        "b",
+        "Aa1/",
+        "Aa1Bb2Cc3Dd4/",
+        "550e8400-e29b-41d4-a716-446655440000/",
+        "k=v&",
+    ] {
+        let (short, long) = (cost(unit, 8_000), cost(unit, 64_000));
+        assert!(long < short * 30, "{unit:?}: {short:?}, {long:?}");
+    }
 }
 
 proptest! {
