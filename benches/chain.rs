@@ -13,10 +13,10 @@ use tidegate::guard::limits::Drawer;
 use tidegate::guard::security_headers::Author;
 use tidegate::guard::{Head, Traffic, hygiene};
 use tidegate::observe::metrics::Metrics;
+use tidegate::proxy::Told;
 use tidegate::proxy::api::recognise;
 use tidegate::proxy::client::Claims;
 use tidegate::proxy::path::{NormalPath, split_target};
-use tidegate::proxy::Told;
 use tidegate::state::{Clock, Demand, Store, Timestamp};
 
 const RAW: &[u8] = b"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) \
@@ -28,12 +28,15 @@ Content-Length: 1200\r\n\r\n";
 fn headers() -> HeaderMap {
     let text = std::str::from_utf8(RAW).expect("ascii");
     let fields = text.lines().skip(1).filter_map(|line| line.split_once(": "));
-    let parse = |(name, value): (&str, &str)| (name.parse().expect("name"), HeaderValue::from_str(value).expect("value"));
+    let parse = |(name, value): (&str, &str)| {
+        (name.parse().expect("name"), HeaderValue::from_str(value).expect("value"))
+    };
     fields.map(parse).collect::<Vec<(http::HeaderName, HeaderValue)>>().into_iter().collect()
 }
 
 fn body() -> Vec<u8> {
-    let text = "The quick brown fox jumps over the lazy dog, and then asks the model what it thinks of it. ".repeat(11);
+    let text = "The quick brown fox jumps over the lazy dog, and then asks the model what it thinks of it. "
+        .repeat(11);
     let message = serde_json::json!({"model": "m", "messages": [
         {"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": text}], "stream": false});
     message.to_string().into_bytes()

@@ -134,7 +134,11 @@ async fn an_early_next_request_does_not_cancel_the_first() {
     sent.notify_one();
     let answer = wire.answer().await;
     assert_eq!((answer.status, answer.whole), (200, true), "{answer:?}");
-    assert_eq!(answer.field("connection"), Some("close"), "the client is not told that its next request is lost");
+    assert_eq!(
+        answer.field("connection"),
+        Some("close"),
+        "the client is not told that its next request is lost"
+    );
     assert!(wire.ends().await, "the connection goes on after an early request");
     assert_eq!(upstream.request().line(), "POST /api/chat");
 }

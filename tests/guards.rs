@@ -29,26 +29,65 @@ fn head_cases() -> Vec<Case> {
     vec![
         case("a strange host", "", page().host("evil.example"), 421, "host_denied"),
         case("a host that only starts well", "", page().host("localhost.evil.example"), 421, "host_denied"),
-        case("a host off the list", "hosts: [chat.example]\n", page().host("www.chat.example"), 421, "host_denied"),
+        case(
+            "a host off the list",
+            "hosts: [chat.example]\n",
+            page().host("www.chat.example"),
+            421,
+            "host_denied",
+        ),
         case("a path above the root", "", Ask::get("/a/../../etc/passwd"), 400, "invalid_path"),
         case("an encoded NUL", "", Ask::get("/a%00b"), 400, "invalid_path"),
         case("a broken escape", "", Ask::get("/a%zz"), 400, "invalid_path"),
         case("an encoded backslash", "", Ask::get("/a%5c..%5cb"), 400, "invalid_path"),
         case("a denied network", "addresses: {deny: [127.0.0.0/8]}\n", page(), 403, "address_denied"),
         case("not on the allow list", "addresses: {allow: [10.0.0.0/8]}\n", page(), 403, "address_denied"),
-        case("denied behind a proxy", trusting, page().field("x-forwarded-for", "203.0.113.9"), 403, "address_denied"),
         case(
-            "an address that the client made up",
-            "addresses: {allow: [10.0.0.0/8]}\n",
-            page().field("x-forwarded-for", "10.0.0.1").field("forwarded", "for=10.0.0.1").field("x-real-ip", "10.0.0.1"),
+            "denied behind a proxy",
+            trusting,
+            page().field("x-forwarded-for", "203.0.113.9"),
             403,
             "address_denied",
         ),
-        case("a foreign page's POST", "", Ask::chat().field("origin", "https://evil.example"), 403, "origin_denied"),
+        case(
+            "an address that the client made up",
+            "addresses: {allow: [10.0.0.0/8]}\n",
+            page()
+                .field("x-forwarded-for", "10.0.0.1")
+                .field("forwarded", "for=10.0.0.1")
+                .field("x-real-ip", "10.0.0.1"),
+            403,
+            "address_denied",
+        ),
+        case(
+            "a foreign page's POST",
+            "",
+            Ask::chat().field("origin", "https://evil.example"),
+            403,
+            "origin_denied",
+        ),
         case("a page without origin", "", Ask::chat().field("origin", "null"), 403, "origin_denied"),
-        case("a cross-site POST", "", Ask::chat().field("sec-fetch-site", "cross-site"), 403, "origin_denied"),
-        case("a foreign referer", "", Ask::chat().field("referer", "https://evil.example/x"), 403, "origin_denied"),
-        case("a foreign DELETE", "", Ask::new("DELETE", "/a").field("origin", "http://evil.example"), 403, "origin_denied"),
+        case(
+            "a cross-site POST",
+            "",
+            Ask::chat().field("sec-fetch-site", "cross-site"),
+            403,
+            "origin_denied",
+        ),
+        case(
+            "a foreign referer",
+            "",
+            Ask::chat().field("referer", "https://evil.example/x"),
+            403,
+            "origin_denied",
+        ),
+        case(
+            "a foreign DELETE",
+            "",
+            Ask::new("DELETE", "/a").field("origin", "http://evil.example"),
+            403,
+            "origin_denied",
+        ),
         case(
             "a preflight from elsewhere",
             "cors: {allowed_origins: ['https://app.example']}\n",
@@ -70,13 +109,22 @@ fn body_cases() -> Vec<Case> {
     let speech = |path: &str, field: &str| Ask::post(path, format!(r#"{{"{field}":"{}"}}"#, "e".repeat(501)));
     let deep = ["[".repeat(2000), "]".repeat(2000)].concat();
     let chat = |text: String| Ask::post("/api/chat", format!(r#"{{"message":"{text}"}}"#));
-    let parts = format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"{}"}}]}}]}}"#, "p".repeat(4001));
+    let parts = format!(
+        r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"{}"}}]}}]}}"#,
+        "p".repeat(4001)
+    );
     let mut cases = vec![
         case("too large", "caps: {body: {json: 1KiB}}\n", json(&vec![b' '; 1025]), 413, "body_too_large"),
         case("over the default", "", json(&vec![b' '; (1 << 20) + 1]), 413, "body_too_large"),
         case("too deep", "", json(deep.as_bytes()), 400, "invalid_json"),
         case("gzip", "", json(b"{}").field("content-encoding", "gzip"), 415, "unsupported_encoding"),
-        case("gzip in disguise", "", json(b"{}").field("content-encoding", "identity, GZIP"), 415, "unsupported_encoding"),
+        case(
+            "gzip in disguise",
+            "",
+            json(b"{}").field("content-encoding", "identity, GZIP"),
+            415,
+            "unsupported_encoding",
+        ),
         case(
             "another charset",
             "",
@@ -87,10 +135,28 @@ fn body_cases() -> Vec<Case> {
         case("a long message", "", chat("x".repeat(4001)), 422, "text_too_long"),
         case("a long message in escapes", "", chat(r"\u00e9".repeat(4001)), 422, "text_too_long"),
         case("a long message in emoji", "", chat("\u{1f30a}".repeat(4001)), 422, "text_too_long"),
-        case("a long part", "text: {model: {max: 4000}}\n", Ask::post("/api/chat", parts), 422, "text_too_long"),
-        case("a long n8n message", "", Ask::post("/webhook/a", format!(r#"{{"chatInput":"{}"}}"#, "x".repeat(4001))), 422, "text_too_long"),
+        case(
+            "a long part",
+            "text: {model: {max: 4000}}\n",
+            Ask::post("/api/chat", parts),
+            422,
+            "text_too_long",
+        ),
+        case(
+            "a long n8n message",
+            "",
+            Ask::post("/webhook/a", format!(r#"{{"chatInput":"{}"}}"#, "x".repeat(4001))),
+            422,
+            "text_too_long",
+        ),
         case("a long OpenAI speech", "", speech("/v1/audio/speech", "input"), 422, "text_too_long"),
-        case("a long ElevenLabs speech", "", speech("/v1/text-to-speech/voice", "text"), 422, "text_too_long"),
+        case(
+            "a long ElevenLabs speech",
+            "",
+            speech("/v1/text-to-speech/voice", "text"),
+            422,
+            "text_too_long",
+        ),
     ];
     let broken: [&[u8]; 16] = [
         br#"{"a":1,"a":2}"#,
@@ -142,9 +208,12 @@ fn assert_secure(answer: &Answer, what: &str) {
 fn names_a_known_setting(answer: &Answer) -> bool {
     let text = answer.text();
     let Some((_, named)) = text.split_once("(set by ") else { return true };
-    let key: String = named.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')).collect();
-    let nested = key.split('.').rev().fold("~unlikely~".to_owned(), |inner, name| format!("{{{name}: {inner}}}"));
-    let told = Gate::start(([127, 0, 0, 1], 9).into(), &nested[1..nested.len() - 1]).err().unwrap_or_default();
+    let key: String =
+        named.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')).collect();
+    let nested =
+        key.split('.').rev().fold("~unlikely~".to_owned(), |inner, name| format!("{{{name}: {inner}}}"));
+    let told =
+        Gate::start(([127, 0, 0, 1], 9).into(), &nested[1..nested.len() - 1]).err().unwrap_or_default();
     !told.contains("unknown key")
 }
 
@@ -155,17 +224,25 @@ async fn assert_cases(cases: Vec<Case>) {
         let gate = gate(upstream.address(), case.settings);
         for via in BOTH {
             let answer = gate.ask(via, &case.ask).await;
-            let got = (answer.status, answer.field("x-tidegate-reason").unwrap_or("none"), upstream.connections());
+            let got =
+                (answer.status, answer.field("x-tidegate-reason").unwrap_or("none"), upstream.connections());
             if got != (case.status, case.reason, 0) {
                 let body = case.ask.body.as_deref().unwrap_or_default();
                 let body = String::from_utf8_lossy(&body[..body.len().min(40)]);
-                failures.push(format!("{}: {via:?} {} {:.60} {body}: {got:?}", case.why, case.ask.method, case.ask.target));
+                failures.push(format!(
+                    "{}: {via:?} {} {:.60} {body}: {got:?}",
+                    case.why, case.ask.method, case.ask.target
+                ));
                 continue;
             }
             assert_refused(&answer, case.status, case.reason);
             assert_secure(&answer, case.why);
             if !names_a_known_setting(&answer) {
-                failures.push(format!("{}: {via:?}: names a setting that is none: {}", case.why, answer.text()));
+                failures.push(format!(
+                    "{}: {via:?}: names a setting that is none: {}",
+                    case.why,
+                    answer.text()
+                ));
             }
         }
     }
@@ -222,7 +299,10 @@ async fn what_breaks_no_rule_passes() {
         typed("application/vnd.api+json"),
         typed("application/json").field("content-encoding", "identity"),
         Ask::post("/v1/audio/speech", format!(r#"{{"input":"{}"}}"#, "e".repeat(500))),
-        Ask::post("/v1/chat/completions", format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(100_000))),
+        Ask::post(
+            "/v1/chat/completions",
+            format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(100_000)),
+        ),
         Ask::post("/api/data", r#"[{"same":1},{"same":1},null,-0.5e+10,"\u0000"]"#),
         Ask::post("/api/data", "  \r\n\t{}\n"),
     ];
@@ -231,8 +311,19 @@ async fn what_breaks_no_rule_passes() {
         for via in BOTH {
             gate.forget_draws();
             let answer = gate.ask(via, &ask).await;
-            let body = String::from_utf8_lossy(ask.body.as_deref().unwrap_or_default()).chars().take(60).collect::<String>();
-            assert_eq!(answer.status, 200, "{via:?} {} {} {:?} {body}: {}", ask.method, ask.target, ask.fields, answer.text());
+            let body = String::from_utf8_lossy(ask.body.as_deref().unwrap_or_default())
+                .chars()
+                .take(60)
+                .collect::<String>();
+            assert_eq!(
+                answer.status,
+                200,
+                "{via:?} {} {} {:?} {body}: {}",
+                ask.method,
+                ask.target,
+                ask.fields,
+                answer.text()
+            );
         }
     }
 }
@@ -244,19 +335,33 @@ async fn refusals_have_the_shape_that_the_client_reads() {
     let gate = gate(upstream.address(), "");
     let broken = |path: &str| Ask::post(path, r#"{"a":1,"a":2}"#);
     for via in BOTH {
-        for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/openai/v1/chat/completions"] {
+        for path in [
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/responses",
+            "/openai/v1/chat/completions",
+        ] {
             let answer = gate.ask(via, &broken(path)).await;
             assert_refused(&answer, 400, "invalid_json");
             assert_eq!(answer.field("content-type"), Some("application/json"), "{path}");
             let error = &answer.json()["error"];
-            assert_eq!((&error["type"], &error["code"]), (&"invalid_request_error".into(), &"invalid_json".into()), "{path}");
+            assert_eq!(
+                (&error["type"], &error["code"]),
+                (&"invalid_request_error".into(), &"invalid_json".into()),
+                "{path}"
+            );
             assert!(error["message"].is_string() && error["param"].is_null(), "{path}: {error}");
             gate.forget_draws();
         }
         let answer = gate.ask(via, &broken("/v1/messages").field("anthropic-version", "2023-06-01")).await;
         assert_refused(&answer, 400, "invalid_json");
         let body = answer.json();
-        assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &"invalid_request_error".into()), "{body}");
+        assert_eq!(
+            (&body["type"], &body["error"]["type"]),
+            (&"error".into(), &"invalid_request_error".into()),
+            "{body}"
+        );
         assert!(body["error"]["message"].is_string(), "{body}");
         for path in ["/api/chat", "/api/data", "/webhook/a"] {
             let answer = gate.ask(via, &broken(path)).await;
@@ -344,10 +449,17 @@ async fn answers_of_the_upstream_are_dressed() {
             let answer = gate.ask(via, &ask).await;
             assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
             assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
-            assert_eq!(answer.field("x-frame-options"), Some("SAMEORIGIN"), "the upstream's word counts by default");
+            assert_eq!(
+                answer.field("x-frame-options"),
+                Some("SAMEORIGIN"),
+                "the upstream's word counts by default"
+            );
             assert_eq!(answer.field("referrer-policy"), Some("strict-origin-when-cross-origin"));
             assert_eq!(answer.field("x-xss-protection"), Some("1; mode=block"));
-            assert!(answer.field("content-security-policy").is_some() && answer.field("permissions-policy").is_some());
+            assert!(
+                answer.field("content-security-policy").is_some()
+                    && answer.field("permissions-policy").is_some()
+            );
             assert_eq!((answer.field("server"), answer.field("x-powered-by")), (None, None));
             assert_eq!(answer.field("strict-transport-security"), None, "HSTS over plain HTTP");
             assert_eq!((answer.all("set-cookie"), answer.field("x-own")), (vec!["a=1", "b=2"], Some("kept")));
@@ -388,14 +500,22 @@ async fn cors_speaks_for_listed_origins_only() {
         cors.forget_draws();
         let before = upstream.requests().len();
         let answer = cors.ask(via, &preflight("https://app.example")).await;
-        assert_eq!((answer.status, answer.field("access-control-allow-origin")), (204, Some("https://app.example")));
+        assert_eq!(
+            (answer.status, answer.field("access-control-allow-origin")),
+            (204, Some("https://app.example"))
+        );
         assert_eq!(answer.field("access-control-allow-credentials"), Some("true"));
         assert!(answer.field("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
         assert_eq!(upstream.requests().len(), before, "the preflight was forwarded");
 
         for ask in [Ask::chat(), Ask::post("/api/data", "{")] {
             let answer = cors.ask(via, &ask.field("origin", "https://app.example")).await;
-            assert_eq!(answer.field("access-control-allow-origin"), Some("https://app.example"), "{}", answer.status);
+            assert_eq!(
+                answer.field("access-control-allow-origin"),
+                Some("https://app.example"),
+                "{}",
+                answer.status
+            );
             let vary = answer.all("vary").join(",").to_ascii_lowercase();
             assert!(vary.contains("origin"), "{}: vary: {vary}", answer.status);
         }
@@ -404,7 +524,11 @@ async fn cors_speaks_for_listed_origins_only() {
     }
     let silent = gate(upstream.address(), "");
     let answer = silent.ask(Via::H1, &Ask::get("/page").field("origin", "https://any.example")).await;
-    assert_eq!(answer.field("access-control-allow-origin"), Some("*"), "with no list, the upstream's fields pass");
+    assert_eq!(
+        answer.field("access-control-allow-origin"),
+        Some("*"),
+        "with no list, the upstream's fields pass"
+    );
     let wildcard = "cors: {allowed_origins: ['*'], allow_credentials: true}\n";
     let error = Gate::start(upstream.address(), wildcard).err().expect("`*` with credentials is refused");
     assert!(error.contains("cors.allowed_origins"), "{error}");

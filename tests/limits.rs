@@ -37,7 +37,8 @@ async fn standing(gate: &Gate, ask: Ask, name: &str, window: u64) -> (u64, u64, 
     assert!(body["subject"].is_string(), "{body}");
     let limits = body["limits"].as_array().expect("limits");
     let found = limits.iter().find(|l| l["name"] == name && l["window_s"] == window);
-    let number = |key: &str| found.and_then(|l| l[key].as_u64()).unwrap_or_else(|| panic!("{name}.{key}: {body}"));
+    let number =
+        |key: &str| found.and_then(|l| l[key].as_u64()).unwrap_or_else(|| panic!("{name}.{key}: {body}"));
     (number("limit"), number("remaining"), number("reset_s"))
 }
 
@@ -73,7 +74,11 @@ async fn the_sixth_ai_call_in_a_minute_waits_exactly_as_long_as_it_is_told() {
     gate.advance(MICROSECOND);
     assert_eq!(gate.ask(Via::H1, &Ask::chat()).await.status, 200);
     let next = gate.ask(Via::H2, &Ask::chat()).await;
-    assert_eq!((next.status, next.field("retry-after")), (429, Some("9")), "the second call leaves 9 s after the first");
+    assert_eq!(
+        (next.status, next.field("retry-after")),
+        (429, Some("9")),
+        "the second call leaves 9 s after the first"
+    );
     assert_eq!(upstream.requests().len(), 6);
 }
 
@@ -89,7 +94,8 @@ async fn no_minute_holds_more_than_the_limit() {
         }
         gate.advance(SECOND * 4);
     }
-    let busiest = served.iter().map(|start| served.iter().filter(|s| (*start..start + 60).contains(s)).count()).max();
+    let busiest =
+        served.iter().map(|start| served.iter().filter(|s| (*start..start + 60).contains(s)).count()).max();
     assert_eq!((busiest, served.len()), (Some(5), 15), "{served:?}");
 }
 
@@ -104,7 +110,8 @@ async fn of_500_at_once_exactly_100_pass() {
     for _ in 0..10 {
         clients.push(H2::to(gate.traffic()).await);
     }
-    let open = |client: &mut H2| (0..50).map(|_| client.open(&Ask::post("/api/chat", ""))).collect::<Vec<_>>();
+    let open =
+        |client: &mut H2| (0..50).map(|_| client.open(&Ask::post("/api/chat", ""))).collect::<Vec<_>>();
     let calls: Vec<_> = clients.iter_mut().flat_map(open).collect();
     let mut answers = Vec::new();
     for (feed, answer) in calls {
@@ -196,17 +203,26 @@ async fn inventing_keys_gains_nothing() {
     let calls = (0..7).map(|i| from("198.51.100.1", invented(i)));
     assert_eq!(statuses(&gate, calls).await, [200, 200, 200, 200, 200, 429, 429]);
     assert_eq!(upstream.requests().len(), 5);
-    assert_eq!(gate.ask(Via::H1, &from("198.51.100.2", invented(8))).await.status, 200, "another client pays for it");
+    assert_eq!(
+        gate.ask(Via::H1, &from("198.51.100.2", invented(8))).await.status,
+        200,
+        "another client pays for it"
+    );
 }
 
 /// One key, shared among many addresses, is still one user.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_one_wherever_they_come_from() {
     let (_upstream, gate) = crowd("").await;
-    let call = |i: u32| from(&format!("198.51.100.{i}"), Ask::chat().field("authorization", "Bearer sk-shared"));
+    let call =
+        |i: u32| from(&format!("198.51.100.{i}"), Ask::chat().field("authorization", "Bearer sk-shared"));
     assert_eq!(statuses(&gate, (0..6).map(call)).await, [200, 200, 200, 200, 200, 429]);
     let same_key_elsewhere = from("198.51.100.9", Ask::chat().field("x-api-key", "sk-shared"));
-    assert_eq!(gate.ask(Via::H1, &same_key_elsewhere).await.status, 429, "the key in another field is another user");
+    assert_eq!(
+        gate.ask(Via::H1, &same_key_elsewhere).await.status,
+        429,
+        "the key in another field is another user"
+    );
 }
 
 /// An IPv6 customer holds 2^64 addresses; one who hops among them is one client.
@@ -223,7 +239,8 @@ async fn an_ipv6_network_is_one_client() {
 async fn inventing_addresses_gains_nothing() {
     let upstream = Upstream::ok().await;
     let gate = gate(upstream.address(), "");
-    let calls = (0..6).map(|i| from(&format!("198.51.100.{i}"), Ask::chat()).field("x-real-ip", format!("10.0.0.{i}")));
+    let calls = (0..6)
+        .map(|i| from(&format!("198.51.100.{i}"), Ask::chat()).field("x-real-ip", format!("10.0.0.{i}")));
     assert_eq!(statuses(&gate, calls).await, [200, 200, 200, 200, 200, 429]);
 }
 
@@ -253,7 +270,10 @@ async fn pages_and_apis_are_counted_apart() {
     let gate = gate(upstream.address(), "limits: {pages: {windows: [2/min]}, api: {windows: [2/min]}}\n");
     let (page, api) = (|| Ask::get("/page"), || Ask::post("/api/data", "{}"));
     assert_eq!(statuses(&gate, [page(), page(), page()]).await, [200, 200, 429]);
-    assert_eq!(statuses(&gate, [api(), Ask::chat(), api(), Ask::new("DELETE", "/a")]).await, [200, 200, 429, 429]);
+    assert_eq!(
+        statuses(&gate, [api(), Ask::chat(), api(), Ask::new("DELETE", "/a")]).await,
+        [200, 200, 429, 429]
+    );
 }
 
 /// Callers with a key may be given more than those without.
@@ -330,7 +350,10 @@ async fn inherited_limits_are_shared_and_overridden_ones_are_not() {
         - {name: free, match: {paths: ['/free/*']}, limits: {api: off}}\n";
     let gate = gate(upstream.address(), settings);
     let post = |path: &str| Ask::post(path, "{}");
-    assert_eq!(statuses(&gate, [post("/shared/a"), post("/other"), post("/shared/b")]).await, [200, 200, 429]);
+    assert_eq!(
+        statuses(&gate, [post("/shared/a"), post("/other"), post("/shared/b")]).await,
+        [200, 200, 429]
+    );
     assert_eq!(statuses(&gate, vec![post("/own/a"); 4]).await, [200, 200, 200, 429]);
     assert_eq!(statuses(&gate, vec![post("/free/a"); 5]).await, [200; 5]);
 }
@@ -348,10 +371,17 @@ async fn a_429_has_the_shape_that_the_client_reads() {
         let anthropic = gate.ask(via, &Ask::post("/v1/messages", "{}")).await;
         assert_refused(&anthropic, 429, "rate_limited");
         let body = anthropic.json();
-        assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &"rate_limit_error".into()), "{body}");
+        assert_eq!(
+            (&body["type"], &body["error"]["type"]),
+            (&"error".into(), &"rate_limit_error".into()),
+            "{body}"
+        );
         let other = gate.ask(via, &Ask::chat()).await;
         assert_refused(&other, 429, "rate_limited");
-        assert_eq!((other.field("content-type"), &other.json()["status"]), (Some("application/problem+json"), &429.into()));
+        assert_eq!(
+            (other.field("content-type"), &other.json()["status"]),
+            (Some("application/problem+json"), &429.into())
+        );
     }
     assert_eq!(upstream.requests().len(), 1);
 }

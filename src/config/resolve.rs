@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::rand;
 use http::Method;
 use http::header::HeaderName;
 
@@ -16,7 +16,7 @@ use crate::guard::hygiene::Hygiene;
 use crate::guard::{GuardParts, Guards};
 use crate::observe::{DefaultLimits, ObserverConfig};
 use crate::proxy::Forwarding;
-use crate::proxy::client::ClientRules;
+use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::PathRules;
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::server::HeadCaps;
@@ -358,14 +358,14 @@ fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {
     })
 }
 
-fn digest_key(secret: Option<&Secret>) -> Result<hmac::Key, Fault> {
+fn digest_key(secret: Option<&Secret>) -> Result<DigestKey, Fault> {
     if let Some(secret) = secret {
-        return Ok(hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()));
+        return Ok(DigestKey::new(secret.expose().as_bytes()));
     }
     let mut bytes = [0u8; 32];
     let failed = |_| ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned());
     rand::fill(&mut bytes).map_err(failed)?;
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+    Ok(DigestKey::new(&bytes))
 }
 
 fn header_names(key: &str, names: &[String]) -> Result<Vec<HeaderName>, Fault> {

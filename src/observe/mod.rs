@@ -3,7 +3,7 @@
 mod access;
 mod connections;
 mod event;
-mod line;
+pub mod line;
 pub mod metrics;
 mod process;
 pub mod redact;

@@ -1,12 +1,14 @@
 //! Who is asking, decided once: address, tenant, user, session, device. No other code looks at a forwarding header.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::digest;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use ipnet::IpNet;
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::state::{Kind, Subject};
 
@@ -75,7 +77,22 @@ pub struct ClientRules {
     /// Header field that carries a device id.
     pub device_header: HeaderName,
     /// Key of all digests.
-    pub secret: hmac::Key,
+    pub secret: DigestKey,
+}
+
+/// Keys the digests of users, sessions, devices and tenants: SipHash-2-4 with 128 bits, a keyed pseudo-random function
+/// (Aumasson and Bernstein, 2012) that costs a tenth of HMAC-SHA-256. Without the key nobody gets from a digest to what
+/// it stands for, not even by trying all keys of a small set.
+pub struct DigestKey(SipHasher24);
+
+impl DigestKey {
+    /// Derives the key from a secret of any length.
+    pub fn new(secret: &[u8]) -> Self {
+        let hash = digest::digest(&digest::SHA256, secret);
+        let mut key = [0u8; 16];
+        key.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(SipHasher24::new_with_key(&key))
+    }
 }
 
 /// What the request says about its client, before anything is believed.
@@ -182,30 +199,24 @@ impl ClientRules {
     /// Anyone can make up an unsigned session id, so it counts only together with its user or address.
     fn bound_session(&self, token: &[u8], user: Option<SubjectId>, address: IpAddr) -> SubjectId {
         let owner = user.map_or_else(|| Subject::address(address).bits(), |user| user.0);
-        let mut context = self.context(Kind::Session);
-        context.update(&owner.to_be_bytes());
-        context.update(token);
-        finish(context)
+        let mut hasher = self.hasher(Kind::Session);
+        hasher.write_u128(owner);
+        hasher.write(token);
+        SubjectId(hasher.finish128().as_u128())
     }
 
-    fn context(&self, kind: Kind) -> hmac::Context {
-        let mut context = hmac::Context::with_key(&self.secret);
-        context.update(kind.name().as_bytes());
-        context
+    /// Begins a digest; the same text as another kind has another digest.
+    fn hasher(&self, kind: Kind) -> SipHasher24 {
+        let mut hasher = self.secret.0;
+        hasher.write_u8(kind as u8);
+        hasher
     }
 
     fn digest(&self, kind: Kind, text: &[u8]) -> SubjectId {
-        let mut context = self.context(kind);
-        context.update(text);
-        finish(context)
+        let mut hasher = self.hasher(kind);
+        hasher.write(text);
+        SubjectId(hasher.finish128().as_u128())
     }
-}
-
-fn finish(context: hmac::Context) -> SubjectId {
-    let tag = context.sign();
-    let mut bytes = [0u8; 16];
-    bytes.copy_from_slice(&tag.as_ref()[..16]);
-    SubjectId(u128::from_be_bytes(bytes))
 }
 
 /// The credentials in an `Authorization` value: what follows the scheme, so that `Bearer k` and `bearer  k` are one.
@@ -257,7 +268,7 @@ mod tests {
             session_cookies: vec!["session_id".into()],
             session_headers: vec![HeaderName::from_static("x-session-id")],
             device_header: HeaderName::from_static("x-device-id"),
-            secret: hmac::Key::new(hmac::HMAC_SHA256, b"test"),
+            secret: DigestKey::new(b"test"),
         }
     }
 

@@ -149,8 +149,12 @@ async fn relay(
     }
 }
 
+/// About as many fields as the response guards and framing add.
+const DRESSED: usize = 16;
+
 /// The head as this client's connection needs it: framing by its protocol, no field of the upstream's connection.
-fn head_for(session: &Session, parts: response::Parts, empty: bool) -> ResponseHeader {
+fn head_for(session: &Session, mut parts: response::Parts, empty: bool) -> ResponseHeader {
+    parts.headers.reserve(DRESSED);
     let mut head = ResponseHeader::from(parts);
     let chunked = head.headers.contains_key(TRANSFER_ENCODING);
     strip_hop_by_hop(&mut head);

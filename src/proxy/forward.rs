@@ -1,16 +1,16 @@
 //! Header fields on their way through: what the upstream is told of the client, what it must not hear from
 //! strangers, and what the client must not hear of the upstream (H6).
 
-use std::fmt::Write as _;
-use std::net::IpAddr;
-
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE,
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use smallvec::SmallVec;
+
 use super::client::Client;
+use crate::observe::line::push_address;
 
 static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -19,9 +19,17 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Fields that speak for one connection only (RFC 9110 §7.6.1). `Transfer-Encoding` and `Upgrade` are the carriage's.
-const HOP_BY_HOP: &[&str] =
-    &["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer"];
+/// Fields that speak for one connection only (RFC 9110 §7.6.1). `Transfer-Encoding` is the carriage's.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    // Answered or awaited by the gate itself.
+    "expect",
+];
 
 /// Fields that would let a caller choose another method or path than the one that was checked.
 const OVERRIDES: &[&str] =
@@ -99,7 +107,7 @@ pub trait Fields {
     /// Replaces a field.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
     /// Removes a field.
-    fn remove(&mut self, name: &str);
+    fn remove(&mut self, name: &HeaderName);
 }
 
 impl Fields for HeaderMap {
@@ -111,7 +119,7 @@ impl Fields for HeaderMap {
         self.insert(name.clone(), value);
     }
 
-    fn remove(&mut self, name: &str) {
+    fn remove(&mut self, name: &HeaderName) {
         HeaderMap::remove(self, name);
     }
 }
@@ -126,7 +134,7 @@ impl Fields for RequestHeader {
         let _ = self.insert_header(name.clone(), value);
     }
 
-    fn remove(&mut self, name: &str) {
+    fn remove(&mut self, name: &HeaderName) {
         self.remove_header(name);
     }
 }
@@ -148,44 +156,39 @@ pub struct Told<'a> {
 impl Forwarding {
     /// Rewrites a request's fields for the upstream.
     pub fn request<F: Fields>(&self, fields: &mut F, told: &Told<'_>) {
-        let doomed = self.doomed(fields.map(), told);
-        for name in &doomed {
-            fields.remove(name.as_str());
-        }
         let trailers = fields.map().get(TE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
-        for name in HOP_BY_HOP {
-            fields.remove(name);
+        for name in self.doomed(fields.map(), told) {
+            fields.remove(&name);
         }
         if trailers {
             fields.set(&TE, HeaderValue::from_static("trailers"));
         }
-        fields.remove(EXPECT.as_str());
         if told.websocket {
             fields.set(&CONNECTION, HeaderValue::from_static("upgrade"));
-        } else {
-            fields.remove(UPGRADE.as_str());
         }
         self.tell(fields, told);
     }
 
-    /// Names to remove: those that a `Connection` field lists, and those that strangers may not send. One walk over
-    /// the few fields that came, not one look-up for each of the many that might have.
-    fn doomed(&self, headers: &HeaderMap, told: &Told<'_>) -> Vec<HeaderName> {
-        let mut doomed = Vec::new();
+    /// Names to remove: those of this connection, those that a `Connection` field lists, and those that strangers may not
+    /// send. One walk over the few fields that came, not one look-up for each of the many that might have.
+    fn doomed(&self, headers: &HeaderMap, told: &Told<'_>) -> SmallVec<[HeaderName; 8]> {
+        let mut doomed = SmallVec::new();
         for value in headers.get_all(CONNECTION) {
             let names = value.to_str().unwrap_or_default().split(',');
-            doomed.extend(names.filter_map(|n| n.trim().parse::<HeaderName>().ok()).filter(|n| n != UPGRADE));
+            let names = names.filter_map(|name| name.trim().parse::<HeaderName>().ok());
+            doomed.extend(names.filter(|name| name != UPGRADE));
         }
         for name in headers.keys() {
             let text = name.as_str();
+            let hop = HOP_BY_HOP.contains(&text) || (name == UPGRADE && !told.websocket);
             // An upstream that turns `-` into `_` (CGI, WSGI) can't tell `x_user_id` from the field that is checked.
             let imitation = text.contains('_');
             let stranger = !told.client.trusted_peer
                 && (FORWARDING.contains(&text)
                     || IDENTITY.contains(&text)
-                    || IDENTITY_PREFIXES.iter().any(|p| text.starts_with(p))
+                    || IDENTITY_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
                     || self.strip.contains(name));
-            if imitation || stranger || OVERRIDES.contains(&text) {
+            if hop || imitation || stranger || OVERRIDES.contains(&text) {
                 doomed.push(name.clone());
             }
         }
@@ -194,46 +197,49 @@ impl Forwarding {
 
     fn tell<F: Fields>(&self, fields: &mut F, told: &Told<'_>) {
         let Told { client, authority, upstream, request_id, .. } = told;
+        let mut text = Vec::with_capacity(128);
+        push_address(&mut text, client.address);
+        let address = value(&text);
         // The peer is appended: a trusted peer's chain, if any, still stands before it.
-        let chain = fields.map().get_all(&X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-        let mut text = String::with_capacity(64);
-        for part in chain {
-            text.push_str(part);
-            text.push_str(", ");
-        }
-        let _ = write!(text, "{}", client.peer.ip().to_canonical());
-        set(fields, &X_FORWARDED_FOR, &text);
         text.clear();
-        let _ = write!(text, "{}", client.address);
-        set(fields, &X_REAL_IP, &text);
+        for part in fields.map().get_all(&X_FORWARDED_FOR) {
+            text.extend_from_slice(part.as_bytes());
+            text.extend_from_slice(b", ");
+        }
+        let peer = client.peer.ip().to_canonical();
+        let alone = text.is_empty() && peer == client.address;
+        push_address(&mut text, peer);
+        fields.set(&X_FORWARDED_FOR, if alone { address.clone() } else { value(&text) });
+
+        text.clear();
+        text.extend_from_slice(if client.address.is_ipv6() { b"for=\"[" } else { b"for=" });
+        text.extend_from_slice(address.as_bytes());
+        text.extend_from_slice(if client.address.is_ipv6() { b"]\";proto=" } else { b";proto=" });
+        fields.set(&X_REAL_IP, address);
         let proto = if client.https { "https" } else { "http" };
+        text.extend_from_slice(proto.as_bytes());
         fields.set(&X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-        text.clear();
-        match client.address {
-            IpAddr::V4(v4) => write!(text, "for={v4};proto={proto}"),
-            IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\";proto={proto}"),
-        }
-        .ok();
         if let Some(host) = authority {
+            text.extend_from_slice(b";host=\"");
+            text.extend_from_slice(host.as_bytes());
+            text.push(b'"');
+            let host = fields.map().get(HOST).cloned().unwrap_or_else(|| value(host.as_bytes()));
             if !client.trusted_peer || !fields.map().contains_key(&X_FORWARDED_HOST) {
-                set(fields, &X_FORWARDED_HOST, host);
+                fields.set(&X_FORWARDED_HOST, host.clone());
             }
-            let _ = write!(text, ";host=\"{host}\"");
+            fields.set(&HOST, if self.host_of_upstream { (*upstream).clone() } else { host });
+        } else {
+            fields.set(&HOST, (*upstream).clone());
         }
-        set(fields, &FORWARDED, &text);
+        fields.set(&FORWARDED, value(&text));
         fields.set(&X_REQUEST_ID, (*request_id).clone());
-        match authority.and_then(|a| HeaderValue::from_str(a).ok()) {
-            Some(host) if !self.host_of_upstream => fields.set(&HOST, host),
-            _ => fields.set(&HOST, (*upstream).clone()),
-        }
         join_cookies(fields);
     }
 }
 
-fn set<F: Fields>(fields: &mut F, name: &HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        fields.set(name, value);
-    }
+/// Addresses and checked authorities are always header text.
+fn value(text: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// HTTP/2 may split cookies over several fields; HTTP/1 wants one (RFC 9113 §8.2.3).

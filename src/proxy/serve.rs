@@ -212,6 +212,7 @@ impl Gate {
         };
         let request_head = session.req_header();
         let mut headers: HeaderMap = request_head.headers.clone();
+        headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -275,6 +276,9 @@ fn preflight_reply(preflight: &Preflight) -> Reply {
     }
     reply
 }
+
+/// About as many fields as forwarding adds.
+const TOLD: usize = 8;
 
 /// A body that the guards can't read would reach the upstream unread.
 fn refuse_encodings(headers: &HeaderMap) -> Result<(), Refusal> {

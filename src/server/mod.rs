@@ -131,11 +131,13 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
 
 /// Looks the upstreams' names up before the first request; one that can't be looked up yet is tried again later.
 fn look_up(settings: &Settings) -> Result<(), StartError> {
-    let names: Vec<_> = settings.upstreams.iter().filter(|upstream| !upstream.endpoints().is_literal()).collect();
+    let names: Vec<_> =
+        settings.upstreams.iter().filter(|upstream| !upstream.endpoints().is_literal()).collect();
     if names.is_empty() {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
     runtime.block_on(async {
         for upstream in names {
             let found = tokio::time::timeout(LOOK_UP, upstream.endpoints().resolve()).await;

@@ -53,8 +53,8 @@ impl Admission {
         self.id
     }
 
-    /// Notes how it ends if no more is heard: [`Outcome::NeverSent`] at first, [`Outcome::Abandoned`] once any of the
-    /// request may have reached the upstream.
+    /// Notes how it ends if no more is heard: [`Outcome::NeverSent`] at first, [`Outcome::Abandoned`] once
+    /// any of the request may have reached the upstream.
     pub const fn note(&mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
@@ -119,8 +119,8 @@ impl<S: Store> Admissions<S> {
 
     /// Takes `draws`, to be settled when the request has ended.
     ///
-    /// On an error, or if the future is dropped, it is unknown whether the store granted: the admission is then settled as
-    /// never sent.
+    /// On an error, or if the future is dropped, it is unknown whether the store granted: the admission is
+    /// then settled as never sent.
     pub async fn admit(&self, draws: &[Draw<'_>]) -> Result<Admitted, StoreError> {
         let id =
             AdmissionId(u128::from(self.boot) << 64 | u128::from(self.next.fetch_add(1, Ordering::Relaxed)));

@@ -46,8 +46,8 @@ pub struct Clock(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    /// The wall clock as it stood at `anchor`, carried on by the monotonic one: a stepped wall clock must neither
-    /// empty a window nor freeze it.
+    /// The wall clock as it stood at `anchor`, carried on by the monotonic one: a stepped wall clock must
+    /// neither empty a window nor freeze it.
     System {
         anchor: Instant,
         epoch: u64,

@@ -28,15 +28,15 @@ pub struct Window {
 pub(crate) struct Sliding {
     pub(crate) length: u64,
     pub(crate) max: u64,
-    /// Draws whose times agree when divided by this may be remembered as one, made at the time of the last. 1 where each
-    /// draw is timed on its own.
+    /// Draws whose times agree when divided by this may be remembered as one, made at the time of the last. 1
+    /// where each draw is timed on its own.
     pub(crate) grain: u64,
     /// Tells this window of this limit from all others, and stays the same when a reload changes only `max`.
     pub(crate) counter: u64,
 }
 
-/// A named limit. Counters belong to the name and the window's length: another spec of the same name and window
-/// (a reload, another route) counts on where this one stands.
+/// A named limit. Counters belong to the name and the window's length: another spec of the same name and
+/// window (a reload, another route) counts on where this one stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitSpec {
     name: Box<str>,

@@ -1,8 +1,9 @@
-//! What requests share: limits, each counted exactly on sliding windows, and the admissions that draw on them.
+//! What requests share: limits, each counted exactly on sliding windows, and the admissions that draw on
+//! them.
 //!
-//! A request asks a [`Store`] for everything it needs as one [`Demand`]; the store grants all of it or takes nothing.
-//! A grant that must be settled later is held as an [`admission::Admission`], which settles exactly once on every way
-//! out, through the [`settle::SettleActor`].
+//! A request asks a [`Store`] for everything it needs as one [`Demand`]; the store grants all of it or takes
+//! nothing. A grant that must be settled later is held as an [`admission::Admission`], which settles exactly
+//! once on every way out, through the [`settle::SettleActor`].
 
 pub mod admission;
 pub mod clock;
@@ -27,14 +28,14 @@ use std::fmt;
 
 /// Where limits are counted.
 ///
-/// A call that fails leaves unknown whether it took effect. `settle` may be repeated freely; `admit` is repeated by
-/// nobody.
+/// A call that fails leaves unknown whether it took effect. `settle` may be repeated freely; `admit` is
+/// repeated by nobody.
 pub trait Store: Send + Sync + 'static {
     /// Grants all of `demand` or takes nothing.
     fn admit(&self, demand: &Demand<'_>) -> impl Future<Output = Result<Decision, StoreError>> + Send;
 
-    /// Closes admissions. An id that is unknown or already settled is passed over, so that a batch of which a part
-    /// may have been settled can be sent again whole.
+    /// Closes admissions. An id that is unknown or already settled is passed over, so that a batch of which a
+    /// part may have been settled can be sent again whole.
     fn settle(&self, batch: &[Settlement]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// How the windows of `draws` stand now. Draws nothing, whatever the weights say.

@@ -17,7 +17,8 @@ use super::{Store, StoreError};
 /// Settlements sent to the store at once, at most.
 const BATCH: usize = 1024;
 
-/// Pause after a batch. Those that come meanwhile wake nobody, so that a busy gate pays for at most 500 wake-ups a second.
+/// Pause after a batch. Those that come meanwhile wake nobody, so that a busy gate pays for at most 500
+/// wake-ups a second.
 const REST: Duration = Duration::from_millis(2);
 
 /// Pauses between tries while the store fails: doubled from the first up to the last.
@@ -72,7 +73,8 @@ impl Settler {
     }
 }
 
-/// The running actor. Dropped without [`shutdown`](Self::shutdown), it goes on until the last admission is settled.
+/// The running actor. Dropped without [`shutdown`](Self::shutdown), it goes on until the last admission is
+/// settled.
 #[derive(Debug)]
 pub struct SettleActor {
     sender: Sender<Settlement>,
@@ -82,8 +84,8 @@ pub struct SettleActor {
 }
 
 impl SettleActor {
-    /// Starts the thread that settles with `store`. At most `capacity` admissions are open or wait to be settled; beyond,
-    /// none that needs settling is made.
+    /// Starts the thread that settles with `store`. At most `capacity` admissions are open or wait to be
+    /// settled; beyond, none that needs settling is made.
     ///
     /// # Errors
     /// The system gives no thread, or none of what a runtime needs.
@@ -100,12 +102,13 @@ impl SettleActor {
         Ok((settler, Self { sender, stop, thread, counts }))
     }
 
-    /// Waits until the last admission is settled, for `patience` at most, and ends the thread. Blocks: to be called when the
-    /// server has stopped, not from async code.
+    /// Waits until the last admission is settled, for `patience` at most, and ends the thread. Blocks: to be
+    /// called when the server has stopped, not from async code.
     pub fn shutdown(self, patience: Duration) -> SettleStats {
         let Self { sender, stop, thread, counts } = self;
         drop(sender);
-        // A send or a join that fails means that the actor has ended already; the counts tell how far it came.
+        // A send or a join that fails means that the actor has ended already; the counts tell how far it
+        // came.
         let _ = stop.send(patience);
         let _ = thread.join();
         counts.read()

@@ -129,7 +129,8 @@ impl Subject {
         Self { kind: Kind::Global, bits: 0 }
     }
 
-    /// SHA-256, cut to 128 bits: nobody can choose a value that draws on another's counter, and replicas agree.
+    /// SHA-256, cut to 128 bits: nobody can choose a value that draws on another's counter, and replicas
+    /// agree.
     fn hashed<'a>(kind: Kind, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut context = Context::new(&SHA256);
         for part in parts {
@@ -150,7 +151,8 @@ impl Subject {
         self.bits
     }
 
-    /// The next larger group that it can be counted with: an address's /24 or /48, for all others [`Kind::Rest`].
+    /// The next larger group that it can be counted with: an address's /24 or /48, for all others
+    /// [`Kind::Rest`].
     pub(crate) const fn aggregate(self) -> Self {
         match self.kind {
             Kind::AddressV4 => Self { kind: Kind::NetworkV4, bits: self.bits & SLASH_24 },
@@ -159,7 +161,8 @@ impl Subject {
         }
     }
 
-    /// What decides its shard. A network's addresses share one, so that a spray from one network crowds only that.
+    /// What decides its shard. A network's addresses share one, so that a spray from one network crowds only
+    /// that.
     pub(crate) const fn neighbourhood(self) -> Self {
         match self.kind {
             Kind::AddressV4 | Kind::AddressV6 => self.aggregate(),

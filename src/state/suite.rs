@@ -183,7 +183,8 @@ async fn weights_count_in_full<S: Store>(bed: Bed<S>) {
     assert_eq!(refused(bed.one(&never, user(1)).await).1, None);
 }
 
-/// A caller without a key may draw on its address twice in one demand: it must not pass on the strength of one.
+/// A caller without a key may draw on its address twice in one demand: it must not pass on the strength of
+/// one.
 async fn a_limit_drawn_twice_counts_the_sum<S: Store>(bed: Bed<S>) {
     let ai = limit("ai", &[(MINUTE, 3)]);
     let twice = [Draw::one(&ai, user(1)), Draw::one(&ai, user(1))];
@@ -311,7 +312,8 @@ async fn within_a_minute<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(MINUTE, work).await.expect("it hangs")
 }
 
-/// The settle actor repeats whole batches: what was settled already must not be settled again, nor fail the rest.
+/// The settle actor repeats whole batches: what was settled already must not be settled again, nor fail the
+/// rest.
 async fn settling_twice_or_in_vain_is_harmless<S: Store>(bed: Bed<S>) {
     let ai = limit("ai", &[(MINUTE, 2)]);
     let draws = [Draw::one(&ai, user(1))];

@@ -114,7 +114,8 @@ impl Tally {
         slots * size_of::<Mark>()
     }
 
-    /// Draws `weight` at `now`, which is not before any earlier draw. Allocates as [`growth`](Self::growth) says.
+    /// Draws `weight` at `now`, which is not before any earlier draw. Allocates as [`growth`](Self::growth)
+    /// says.
     pub(super) fn draw(&mut self, now: u64, weight: u64, grain: u64) {
         self.used = self.used.saturating_add(weight);
         let newest = match &mut self.marks {
@@ -144,8 +145,8 @@ impl Tally {
         }
     }
 
-    /// Draws `weight` at `now` without a byte more of memory: a neighbouring mark is joined with a later one to make
-    /// room, so that some draws leave late, none early.
+    /// Draws `weight` at `now` without a byte more of memory: a neighbouring mark is joined with a later one
+    /// to make room, so that some draws leave late, none early.
     pub(super) fn draw_in_place(&mut self, now: u64, weight: u64, grain: u64) {
         match &mut self.marks {
             Marks::Many(marks) if marks.len() > 1 => {
@@ -183,4 +184,69 @@ impl Tally {
 /// Whether a draw at `now` may join a mark made at `at`.
 const fn shares_grain(at: u64, now: u64, grain: u64) -> bool {
     at == now || (grain > 1 && at / grain == now / grain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::{LimitSpec, Window};
+
+    /// The window of 10 s with `max` draws.
+    fn window(max: u64) -> Sliding {
+        LimitSpec::new("x", [Window { length: Duration::from_secs(10), max }]).unwrap().sliding()[0]
+    }
+
+    /// Draws joined for want of memory would be forgotten too early, or count for ever.
+    #[test]
+    fn joined_draws_leave_together_late_but_leave() {
+        let window = window(100);
+        for apart in [1, 2, 5, 9] {
+            let mut tally = Tally::EMPTY;
+            for at in 0..apart {
+                tally.draw(at, 1, 1);
+            }
+            let heap = tally.heap();
+            for at in apart..50 {
+                tally.draw_in_place(at, 2, 1);
+                assert_eq!((tally.used(), tally.heap()), (apart + 2 * (at + 1 - apart), heap));
+            }
+            tally.expire(window.length + 48, window.length);
+            assert!(tally.used() >= 2, "the last draw has not left");
+            tally.expire(window.length + 49, window.length);
+            assert_eq!((tally.used(), tally.whole_at(window.length)), (0, None));
+        }
+    }
+
+    /// The shard's bound on memory rests on this figure.
+    #[test]
+    fn growth_foretells_the_heap_and_shrink_gives_it_back() {
+        let window = window(256);
+        let mut tally = Tally::EMPTY;
+        for at in 0..256 {
+            let foretold = tally.heap() + tally.growth(at, window.grain);
+            tally.draw(at, 1, window.grain);
+            assert_eq!(tally.heap(), foretold);
+        }
+        assert_eq!(tally.heap(), 256 * size_of::<Mark>());
+        tally.expire(window.length + 251, window.length);
+        tally.shrink();
+        assert!(tally.heap() <= 8 * size_of::<Mark>());
+        tally.expire(window.length + 254, window.length);
+        tally.shrink();
+        assert_eq!((tally.used(), tally.heap()), (1, 0));
+    }
+
+    /// A day's window of a million draws would keep a million times.
+    #[test]
+    fn a_large_window_keeps_few_marks() {
+        let window = window(1_000_000);
+        let mut tally = Tally::EMPTY;
+        for at in (0..3 * window.length).step_by(997) {
+            tally.expire(at, window.length);
+            tally.draw(at, 1, window.grain);
+        }
+        assert!(tally.heap() <= 256 * size_of::<Mark>(), "{} bytes", tally.heap());
+    }
 }

@@ -72,14 +72,15 @@ impl Standing {
 
 /// How every window of every draw stands, in the demand's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standings(SmallVec<[Standing; 6]>);
+pub struct Standings(SmallVec<[Standing; 3]>);
 
 impl Standings {
     pub(crate) fn push(&mut self, standing: Standing) {
         self.0.push(standing);
     }
 
-    /// The one that will refuse first: with the least left, or of equals the one that takes longest to be whole.
+    /// The one that will refuse first: with the least left, or of equals the one that takes longest to be
+    /// whole.
     pub fn tightest(&self) -> Option<&Standing> {
         self.0.iter().min_by_key(|standing| (standing.remaining, std::cmp::Reverse(standing.reset)))
     }

@@ -33,9 +33,9 @@ impl Key {
 /// What to do with a subject that has no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rank {
-    /// An ordinary subject: may not take the last sixteenth of the shard.
+    /// An ordinary subject.
     Own,
-    /// A network: may fill the shard.
+    /// A network: has a sixteenth more of room.
     Network,
     /// All others together: one a window, always has room.
     Rest,
@@ -54,15 +54,23 @@ struct Slot {
     vacant: bool,
 }
 
-/// Bytes a slot costs: itself, an eighth for growth, its place in the index and in the free list.
-pub(super) const SLOT_BYTES: usize = size_of::<Slot>() + size_of::<Slot>() / 8 + 12 + 4;
+/// Bytes a slot costs: itself, its place in the index at its fullest, and in the free list.
+pub(super) const SLOT_BYTES: usize = size_of::<Slot>() + 12 + 4;
 
 /// What a shard may hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caps {
+    /// Slots for ordinary subjects.
     pub(super) slots: usize,
     /// Bytes of marks beyond each slot's first.
     pub(super) heap: usize,
+}
+
+impl Caps {
+    /// With the sixteenth that only networks may take.
+    const fn all_slots(self) -> usize {
+        self.slots + self.slots / 16
+    }
 }
 
 /// The slots that the transaction at hand works on; they must not be forgotten under it.
@@ -123,8 +131,8 @@ impl Shard {
         seeds: &RandomState,
     ) -> Option<u32> {
         let cap = match rank {
-            Rank::Own => caps.slots - caps.slots / 16,
-            Rank::Network => caps.slots,
+            Rank::Own => caps.slots,
+            Rank::Network => caps.all_slots(),
             Rank::Rest => usize::MAX,
         };
         if self.len() >= cap {
@@ -132,15 +140,15 @@ impl Shard {
             self.evict(victim, seeds);
         }
         let slot = Slot { key, tally: Tally::EMPTY, expires: 0, full_until: 0, fullness: 0, vacant: false };
+        if self.free.is_empty() && self.slots.len() == self.slots.capacity() {
+            self.grow(caps, seeds);
+        }
         let at = match self.free.pop() {
             Some(at) => {
                 *self.slots.get_mut(at as usize)? = slot;
                 at
             }
             None => {
-                if self.slots.len() == self.slots.capacity() {
-                    self.slots.reserve_exact((self.slots.len() / 8).max(8));
-                }
                 self.slots.push(slot);
                 u32::try_from(self.slots.len() - 1).ok()?
             }
@@ -148,6 +156,15 @@ impl Shard {
         let rehash = |&at: &u32| self.slots.get(at as usize).map_or(0, |slot| seeds.hash_one(slot.key));
         self.index.insert_unique(hash, at, rehash);
         Some(at)
+    }
+
+    /// Reserves the whole table at once: memory not yet written to costs nothing, and nothing is ever copied under
+    /// the lock. What goes beyond is one slot for the rest of each window.
+    fn grow(&mut self, caps: Caps, seeds: &RandomState) {
+        let more = caps.all_slots().saturating_sub(self.slots.len()).max(8);
+        self.slots.reserve_exact(more);
+        let rehash = |&at: &u32| self.slots.get(at as usize).map_or(0, |slot| seeds.hash_one(slot.key));
+        self.index.reserve(more, rehash);
     }
 
     /// Draws `weight` from the slot at `at`, and tells how it stands then.
@@ -199,8 +216,9 @@ impl Shard {
         self.heap + growth <= caps.heap
     }
 
-    /// What to forget: of the next few slots the first that has expired, else the one with the least drawn; never one
-    /// that is at its limit. Thus a spray of strangers pushes out strangers, not whoever has nearly spent a limit.
+    /// What to forget: of the next few slots the first that has expired, else the one with the least drawn;
+    /// never one that is at its limit. Thus a spray of strangers pushes out strangers, not whoever has nearly
+    /// spent a limit.
     fn victim(&mut self, now: u64, pinned: &[u32], wanted: impl Fn(&Slot) -> bool) -> Option<u32> {
         let mut least: Option<(u8, u32)> = None;
         for _ in 0..LOOKS.min(self.slots.len()) {
@@ -235,7 +253,8 @@ impl Shard {
         self.free.push(at);
     }
 
-    /// Forgets the expired among the slots `from..from + count` and gives back spare heap; false past the end.
+    /// Forgets the expired among the slots `from..from + count` and gives back spare heap; false past the
+    /// end.
     pub(super) fn sweep(&mut self, from: usize, count: usize, now: u64, seeds: &RandomState) -> bool {
         let end = self.slots.len().min(from.saturating_add(count));
         for at in from..end {
@@ -251,7 +270,8 @@ impl Shard {
         end < self.slots.len()
     }
 
-    /// Gives back the table of a spray that has passed: once seven eighths are vacant, the rest moves together.
+    /// Gives back the table of a spray that has passed: once seven eighths are vacant, the rest moves
+    /// together.
     pub(super) fn compact(&mut self, seeds: &RandomState) {
         if self.slots.len() < 64 || self.len() > self.slots.len() / 8 {
             return;

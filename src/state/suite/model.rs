@@ -18,9 +18,12 @@ impl Random {
     }
 }
 
-/// Every draw of each limit and subject, with its time and weight.
+/// Name of the limit, and who draws.
+type Counter = (Box<str>, Subject);
+
+/// Every draw from each counter, with its time and weight.
 #[derive(Default)]
-struct Model(BTreeMap<(Box<str>, Subject), Vec<(Timestamp, u64)>>);
+struct Model(BTreeMap<Counter, Vec<(Timestamp, u64)>>);
 
 impl Model {
     /// The draws that are in `window` at `now`, oldest first.
@@ -90,8 +93,8 @@ impl Model {
         for draw in draws.iter().filter(|draw| draw.weight > 0) {
             let all = self.0.entry((draw.limit.name().into(), draw.subject)).or_default();
             all.push((now, draw.weight));
-            // Longer than any window of these tests.
-            all.retain(|(at, _)| now < at.after(2 * HOUR));
+            // No window of these tests is longer.
+            all.retain(|(at, _)| now < at.after(HOUR));
         }
     }
 }
@@ -122,7 +125,7 @@ pub(super) async fn exact_windows_agree<S: Store>(bed: Bed<S>, operations: usize
     let limits = [
         limit("a", &[(MINUTE, 5), (10 * MINUTE, 12)]),
         limit("b", &[(SECOND, 1)]),
-        limit("c", &[(5 * SECOND, 40), (MINUTE, 90), (HOUR, 200)]),
+        limit("c", &[(5 * SECOND, 40), (MINUTE, 90), (HOUR, 120)]),
         limit("d", &[(MINUTE, 9)]),
     ];
     let clock = bed.hand.clock();
@@ -131,11 +134,10 @@ pub(super) async fn exact_windows_agree<S: Store>(bed: Bed<S>, operations: usize
     for operation in 0..operations {
         let draws = demand(&mut random, &limits, 12);
         let now = clock.now();
-        assert_eq!(
-            *bed.store.standings(&draws).await.unwrap(),
-            model.standings(&draws, now),
-            "{operation}: {draws:?}"
-        );
+        if operation % 4 == 0 {
+            let standings = bed.store.standings(&draws).await.unwrap();
+            assert_eq!(*standings, model.standings(&draws, now), "{operation}: {draws:?}");
+        }
         let refusals = model.refusals(&draws, now);
         let decision = bed.draw(&draws).await;
         decided[usize::from(decision.is_granted())] += 1;
@@ -164,8 +166,8 @@ pub(super) async fn exact_windows_agree<S: Store>(bed: Bed<S>, operations: usize
     assert!(decided.iter().all(|count| *count > operations / 10), "one-sided: {decided:?}");
 }
 
-/// Larger windows: nothing is granted that the model refuses, nothing refused that would fit with every draw leaving a
-/// 128th of the window later.
+/// Larger windows: nothing is granted that the model refuses, nothing refused that would fit with every draw
+/// leaving a 128th of the window later.
 pub(super) async fn large_windows_stay_within_a_grain<S: Store>(bed: Bed<S>, operations: usize) {
     let limits = [limit("a", &[(MINUTE, 300)]), limit("b", &[(20 * SECOND, 400), (5 * MINUTE, 2000)])];
     let late: Vec<_> = limits

@@ -1,0 +1,177 @@
+//! What the memory store costs a request. Budget: 3 draws over 5 windows in 1 µs, 2 M single draws a second on 2 threads.
+
+use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tidegate::proxy::client::SubjectId;
+use tidegate::state::admission::{Admissions, Admitted, Outcome};
+use tidegate::state::inflight::Inflight;
+use tidegate::state::settle::SettleActor;
+use tidegate::state::{Clock, Demand, Draw, LimitSpec, MemoryConfig, MemoryStore, Store, Subject, Window};
+
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn limit(name: &str, windows: &[(Duration, u64)]) -> LimitSpec {
+    LimitSpec::new(name, windows.iter().map(|&(length, max)| Window { length, max })).unwrap()
+}
+
+fn user(id: u64) -> Subject {
+    // Digests are spread; a multiplied counter is spread enough.
+    Subject::user(SubjectId(u128::from(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(id)))
+}
+
+/// The memory store never waits.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!(),
+    }
+}
+
+fn draw(store: &MemoryStore, draws: &[Draw<'_>]) -> bool {
+    ready(store.admit(&Demand { id: None, draws: black_box(draws) })).unwrap().is_granted()
+}
+
+fn store() -> MemoryStore {
+    MemoryStore::new(MemoryConfig::default(), Clock::system())
+}
+
+fn admit(c: &mut Criterion) {
+    let huge = u64::MAX;
+    let pages = limit("pages", &[(MINUTE, huge)]);
+    let hot = store();
+    c.bench_function("admit/1 draw, 1 window", |b| b.iter(|| draw(&hot, &[Draw::one(&pages, user(1))])));
+
+    let (api, by_user, ai) = (
+        limit("api", &[(MINUTE, huge), (HOUR, huge)]),
+        limit("user", &[(MINUTE, huge)]),
+        limit("ai", &[(MINUTE, huge), (HOUR, huge)]),
+    );
+    let mut n = 0;
+    c.bench_function("admit/3 draws, 5 windows", |b| {
+        b.iter(|| {
+            n = (n + 1) % 64;
+            draw(
+                &hot,
+                &[Draw::one(&api, user(n)), Draw::one(&by_user, user(n + 64)), Draw::one(&ai, user(n + 128))],
+            )
+        })
+    });
+
+    let five = limit("five", &[(HOUR, 5)]);
+    c.bench_function("admit/refused", |b| b.iter(|| draw(&hot, &[Draw::one(&five, user(1))])));
+
+    let draws = [Draw::one(&api, user(1)), Draw::one(&by_user, user(65)), Draw::one(&ai, user(129))];
+    c.bench_function("standings/5 windows", |b| b.iter(|| ready(hot.standings(black_box(&draws))).unwrap()));
+
+    let exact = limit("exact", &[(Duration::from_millis(1), 256)]);
+    c.bench_function("admit/exact window that turns over", |b| {
+        b.iter(|| draw(&hot, &[Draw::one(&exact, user(1))]))
+    });
+}
+
+fn crowd(c: &mut Criterion) {
+    let pages = limit("pages", &[(HOUR, 600)]);
+    let crowded = store();
+    for id in 0..1_000_000 {
+        draw(&crowded, &[Draw::one(&pages, user(id))]);
+    }
+    let mut n = 0;
+    c.bench_function("admit/one of 900 k", |b| {
+        b.iter(|| {
+            n = (n + 7_919) % 900_000;
+            draw(&crowded, &[Draw::one(&pages, user(100_000 + n))])
+        })
+    });
+    let mut id = 1_000_000;
+    c.bench_function("admit/newcomer to a full store", |b| {
+        b.iter(|| {
+            id += 1;
+            draw(&crowded, &[Draw::one(&pages, user(id))])
+        })
+    });
+}
+
+/// Not timed: what a million subjects take when each has drawn once, five times, and 21 times.
+fn memory(_: &mut Criterion) {
+    let (exact, store, before) = (limit("exact", &[(HOUR, 256)]), store(), resident());
+    for draws in [1, 4, 16] {
+        for round in 0..draws {
+            (0..1_000_000).for_each(|id| assert!(draw(&store, &[Draw::one(&exact, user(id))]), "{round}"));
+        }
+        println!("1 M subjects: {:.1} MB resident, {:?}", (resident() - before) / 1e6, store.stats());
+    }
+    let started = Instant::now();
+    store.sweep();
+    println!("sweep of a full store: {:?}", started.elapsed());
+}
+
+fn threads(c: &mut Criterion) {
+    const EACH: u64 = 1_000_000;
+    let pages = limit("pages", &[(MINUTE, u64::MAX)]);
+    let shared = store();
+    let mut group = c.benchmark_group("2 threads");
+    group.throughput(Throughput::Elements(2 * EACH)).sample_size(10);
+    group.bench_function("1 M single draws each", |b| {
+        b.iter(|| {
+            std::thread::scope(|scope| {
+                for thread in 0..2 {
+                    let (shared, pages) = (&shared, &pages);
+                    scope.spawn(move || {
+                        for n in 0..EACH {
+                            draw(shared, &[Draw::one(pages, user((n * 31 + thread) % 10_000))]);
+                        }
+                    });
+                }
+            })
+        })
+    });
+}
+
+fn settle(c: &mut Criterion) {
+    let store = Arc::new(store());
+    let (settler, actor) = SettleActor::start(Arc::clone(&store), 65_536).unwrap();
+    let admissions = Admissions::new(Arc::clone(&store), settler);
+    c.bench_function("admit and settle/no draws", |b| {
+        b.iter_custom(|rounds| {
+            let mut busy = Duration::ZERO;
+            for _ in 0..rounds.div_ceil(1000) {
+                let started = Instant::now();
+                for _ in 0..1000 {
+                    if let Ok(Admitted::Granted { admission, .. }) = ready(admissions.admit(&[])) {
+                        admission.settle(Outcome::Served);
+                    }
+                }
+                busy += started.elapsed();
+                // Let the actor drain: what is measured is the request's share.
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            busy.mul_f64(rounds as f64 / (rounds.div_ceil(1000) * 1000) as f64)
+        })
+    });
+    let stats = actor.shutdown(Duration::from_secs(5));
+    assert_eq!((stats.lost, store.stats().open), (0, 0));
+
+    let inflight = Arc::new(Inflight::new());
+    c.bench_function("inflight/acquire and drop", |b| {
+        b.iter(|| inflight.try_acquire(black_box(user(1)), 100))
+    });
+}
+
+/// Resident bytes of this process.
+fn resident() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(0.0) * 4096.0
+}
+
+// `memory` first, while nothing that was freed before blurs what is resident.
+criterion_group!(benches, memory, admit, crowd, threads, settle);
+criterion_main!(benches);
