@@ -324,6 +324,63 @@ async fn a_silent_upstream_is_a_504() {
     }
 }
 
+/// Each 1xx is a sign of life, but not an answer: no number of them puts the deadline off.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_only_hints_is_a_504() {
+    let upstream = Upstream::scripted(|mut peer| async move {
+        peer.request().await;
+        while peer.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let gate = gate(upstream.address(), HASTY);
+    for via in BOTH {
+        let answer = gate.ask(via, &Ask::chat()).await;
+        assert_eq!(
+            (answer.status, answer.field("x-tidegate-reason")),
+            (504, Some("upstream_timeout")),
+            "{via:?}"
+        );
+    }
+}
+
+/// Streams may be silent for longer than other answers, but neither for ever nor endless.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_have_limits_of_their_own() {
+    let event = "9\r\ndata: a\n\n\r\n";
+    let upstream = Upstream::scripted(move |mut peer| async move {
+        let Some(request) = peer.request().await else { return };
+        peer.send(format!("{STREAM}{event}")).await;
+        let pause = if request.line().contains("silent") { 30_000 } else { 600 };
+        loop {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if !peer.send(event).await {
+                return;
+            }
+        }
+    })
+    .await;
+    let settings =
+        "timeouts: {first_byte: 300ms, between_bytes: 300ms, stream_idle: 1200ms, stream_total: 2s}\n";
+    let gate = gate(upstream.address(), settings);
+    let mut failures = Vec::new();
+    for path in ["/api/chat/live", "/api/chat/silent", "/events/live", "/events/silent"] {
+        let ask =
+            if path.starts_with("/events") { Ask::get(path) } else { Ask::post(path, r#"{"message":"a"}"#) };
+        let start = std::time::Instant::now();
+        let mut wire = Wire::to(gate.traffic()).await;
+        wire.send(ask.bytes()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(5), wire.answer()).await;
+        let events = ended.map(|answer| answer.text().matches("data: a").count());
+        let wanted = if path.ends_with("live") { 2..=5 } else { 1..=1 };
+        if !events.as_ref().is_ok_and(|events| wanted.contains(events)) {
+            failures.push(format!("{path}: {events:?} events in {:?}", start.elapsed()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// An upstream that stalls in its answer must not hold the caller for ever, nor make half an answer look whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_stalls_is_cut() {

@@ -393,11 +393,18 @@ async fn refusals_name_field_rule_and_setting_but_not_the_value() {
 async fn a_body_that_does_not_come_is_a_408() {
     let upstream = Upstream::ok().await;
     let gate = gate(upstream.address(), "timeouts: {request_body: 300ms}\n");
-    let bytes = Ask::chat().bytes();
-    let mut wire = Wire::to(gate.traffic()).await;
-    wire.send(&bytes[..bytes.len() - 3]).await;
-    assert_refused(&wire.answer().await, 408, "body_timeout");
-    assert!(wire.ends().await);
+    for drips in [false, true] {
+        let mut wire = Wire::to(gate.traffic()).await;
+        wire.send(&Ask::chat().body(vec![b' '; 1000]).bytes()[..200]).await;
+        for _ in 0..10 {
+            if drips {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                wire.send(" ").await;
+            }
+        }
+        assert_refused(&wire.answer().await, 408, "body_timeout");
+        assert!(wire.ends().await);
+    }
 
     let mut h2 = H2::to(gate.traffic()).await;
     let (feed, answer) = h2.open(&Ask::post("/api/chat", ""));
