@@ -152,6 +152,7 @@ fn settle(c: &mut Criterion) {
                 }
                 busy += started.elapsed();
                 // Let the actor drain: what is measured is the request's share.
+                #[allow(clippy::disallowed_methods, reason = "this thread is the bench's own")]
                 std::thread::sleep(Duration::from_millis(3));
             }
             busy.mul_f64(rounds as f64 / (rounds.div_ceil(1000) * 1000) as f64)

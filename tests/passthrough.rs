@@ -356,3 +356,96 @@ async fn a_client_who_leaves_ends_the_download() {
         within("the upstream's being let go", gone.notified()).await;
     }
 }
+
+/// `python -m http.server` and many a script end an answer by closing: it is whole all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_end_with_the_connection_are_whole() {
+    for start in ["HTTP/1.0 200 OK\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nconnection: close\r\n"] {
+        let upstream = Upstream::scripted(move |mut peer| async move {
+            peer.request().await;
+            peer.send(format!("{start}content-type: text/plain\r\n\r\n{}", "line\n".repeat(40_000))).await;
+        })
+        .await;
+        let gate = gate(upstream.address(), "");
+        for via in BOTH {
+            for ask in [Ask::get("/file"), Ask::chat()] {
+                let answer = gate.ask(via, &ask).await;
+                let got = (answer.status, answer.body.len(), answer.whole);
+                assert_eq!(got, (200, 200_000, true), "{via:?} {} {start:?}", ask.method);
+            }
+        }
+    }
+}
+
+/// Fields of the upstream's connection are errors in HTTP/2, and lies in HTTP/1.1.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_the_upstreams_connection_stay_on_it() {
+    let fields = "connection: keep-alive, x-hop\r\nkeep-alive: timeout=77\r\nx-hop: 1\r\nproxy-connection: keep-alive\r\n";
+    let mut passed = Vec::new();
+    for framing in ["content-length: 2\r\n\r\nhi", "transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"] {
+        let upstream = Upstream::answering(format!("HTTP/1.1 200 OK\r\n{fields}{framing}")).await;
+        let gate = gate(upstream.address(), "");
+        for via in BOTH {
+            for ask in [Ask::get("/file"), Ask::chat()] {
+                let answer = gate.ask(via, &ask).await;
+                assert_eq!((answer.status, answer.text().as_str()), (200, "hi"), "{via:?} {}", ask.method);
+                let hop = ["keep-alive", "x-hop", "proxy-connection", "transfer-encoding", "connection"];
+                let hop = if via == Via::H2 { &hop[..] } else { &hop[..3] };
+                let names = hop.iter().filter(|name| answer.field(name).is_some());
+                passed.extend(names.map(|name| format!("{via:?} {} {name}", ask.method)));
+            }
+        }
+    }
+    assert!(passed.is_empty(), "{passed:?}");
+}
+
+/// Browsers split cookies over HTTP/2; an app that speaks HTTP/1 reads one field (RFC 9113 section 8.2.3).
+#[tokio::test(flavor = "multi_thread")]
+async fn split_cookies_become_one_field() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    for ask in [Ask::get("/page"), Ask::chat()] {
+        let ask = ask.field("cookie", "a=1").field("cookie", "session_id=s1").field("cookie", "b=2");
+        assert_eq!(gate.ask(Via::H2, &ask).await.status, 200);
+        let head = upstream.requests().pop().expect("a request").head;
+        assert_eq!(head.all("cookie"), ["a=1; session_id=s1; b=2"], "{}", ask.method);
+    }
+}
+
+/// A path or query that is altered is another resource; a signed one is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_pass_as_they_are() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let targets = [
+        "/",
+        "/a/",
+        "/a%20b/%C3%A9?q=%C3%A9+x%20y&q=&&=1&x[]=2",
+        "/v1beta/models/gemini:generateContent?alt=sse",
+        "/files/a@b,c=d!$'()*~-_.+:x",
+        "/?https://elsewhere.example/../x//y;z",
+        "/a?",
+    ];
+    for target in targets {
+        for via in BOTH {
+            let answer = gate.ask(via, &Ask::get(target)).await;
+            assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+            assert_eq!(
+                upstream.requests().pop().expect("a request").line(),
+                format!("GET {target}"),
+                "{via:?}"
+            );
+        }
+    }
+}
+
+/// An app is named by its host as often as by its address.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_can_be_named() {
+    let upstream = Upstream::ok().await;
+    let settings = format!("upstream: http://localhost:{}\n", upstream.address().port());
+    let gate = gate(upstream.address(), &settings);
+    for ask in [Ask::chat(), Ask::get("/page")] {
+        assert_eq!(gate.ask(Via::H1, &ask).await.status, 200, "{}", ask.method);
+    }
+}

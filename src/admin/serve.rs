@@ -16,6 +16,7 @@ use super::{AdminRequest, AdminToken, Sources, answer};
 use crate::config::ServerSettings;
 use crate::observe::{Readiness, Snapshot, StateCounts};
 use crate::proxy::Gate;
+use crate::server::door::client_stream;
 
 /// The app on the admin port.
 pub struct Admin {
@@ -81,6 +82,9 @@ impl Sources for Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> http::Response<Vec<u8>> {
+        if let Some(io) = client_stream(session) {
+            io.head_done(|_| ());
+        }
         let remote = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
         let head = session.req_header();
         let request = AdminRequest {

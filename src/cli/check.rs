@@ -1,5 +1,7 @@
 //! `tidegate check`: test the settings, and show them with their origin.
 
+use std::io::Write;
+
 use clap::Args;
 
 use super::RunArgs;
@@ -22,7 +24,7 @@ pub struct CheckArgs {
 impl CheckArgs {
     pub fn check(&self) -> Result<(), String> {
         if self.schema {
-            println!("{}", Config::schema());
+            print(&Config::schema());
             return Ok(());
         }
         check(&self.run, self.explain)
@@ -34,11 +36,16 @@ pub fn check(args: &RunArgs, explain: bool) -> Result<(), String> {
     let config = args.load().map_err(|e| e.to_string())?;
     config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
     if explain {
-        println!("{}", config.explain());
-        println!("# The way of a request, in this order:\n{}", chain::explain());
+        print(&config.explain());
+        print(&format!("# The way of a request, in this order:\n{}", chain::explain()));
     }
-    println!("The settings are good{}.", describe(&config));
+    print(&format!("The settings are good{}.", describe(&config)));
     Ok(())
+}
+
+/// A reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 fn describe(config: &Config) -> String {

@@ -1,5 +1,7 @@
 //! `tidegate run`: serve until a signal comes.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use super::RunArgs;
@@ -23,6 +25,7 @@ pub fn start(config: Config) -> Result<Running, String> {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
     // The default hook prints the panic's text, which may hold what a client sent.

@@ -52,7 +52,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Everything that was found wrong with the config, in the order found.
+/// Everything that was found wrong with the config.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -60,6 +60,15 @@ impl ConfigErrors {
     /// Adds one more.
     pub fn push(&mut self, error: ConfigError) {
         self.0.push(error);
+    }
+
+    /// Puts the errors in the order of the file, as people mend them.
+    pub(super) fn in_order(mut self) -> Self {
+        self.0.sort_by(|a, b| {
+            let place = |error: &ConfigError| error.origin.as_ref().map(|o| (o.file.clone(), o.line));
+            place(a).cmp(&place(b))
+        });
+        self
     }
 
     /// Ends a collection: `Ok` if nothing was found wrong.
@@ -125,5 +134,33 @@ pub(super) fn known_names(wrong: &str, known: &[&str]) -> String {
     match near {
         Some((_, name)) => format!("did you mean {name:?}? (known: {list})"),
         None => format!("known: {list}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One line an error, and a hundred errors don't bury the first.
+    #[test]
+    fn errors_are_lines() {
+        let origin = Origin { file: "tidegate.yaml".into(), line: 12, env: None };
+        let error = ConfigError::new("limits.ai", &origin, "unknown key \"windws\"").remedy("remove it");
+        assert_eq!(error.to_string(), "tidegate.yaml:12: limits.ai: unknown key \"windws\" — remove it");
+        let mut errors = ConfigErrors::from(error.clone());
+        assert_eq!(errors.to_string(), error.to_string());
+        errors.extend(std::iter::repeat_n(error, 24));
+        assert_eq!(errors.to_string().lines().count(), 21);
+        assert!(errors.to_string().ends_with("\nand 5 more"));
+    }
+
+    /// A slip of the finger is named; a wild guess isn't answered with another.
+    #[test]
+    fn the_nearest_name_is_offered() {
+        let known = ["max", "window", "allowed_origins"];
+        for (wrong, near) in [("windwo", "window"), ("Allowed-Origins", "allowed_origins"), ("mx", "max")] {
+            assert!(known_names(wrong, &known).starts_with(&format!("did you mean {near:?}? ")), "{wrong}");
+        }
+        assert_eq!(known_names("frobnicate", &known), "known: max, window, allowed_origins");
     }
 }

@@ -66,3 +66,49 @@ impl<'a> Explain<'a> {
         if bare { text } else { format!("{text:?}") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Node, Origin, merge, parse};
+    use super::*;
+
+    /// "Where does this value come from?" is what people ask first.
+    #[test]
+    fn every_value_has_its_place() {
+        let env = |name: &str| (name == "MAX").then(|| "5".to_owned());
+        let text = "limits:\n  ai: {max: \"${MAX}\", \"/a/b\": x}\nlist: [a, ' b']\n\
+                    none: {}\nempty: []\nport: ${PORT:-1}\n";
+        let tree = parse(text, "t.yaml", &env).expect("parses");
+        let flag = Node::overlay(&["listen"], "[::1]:80", Origin::source("--listen"));
+        let expected = "\
+limits.ai.max = 5        # environment MAX (t.yaml:2)
+limits.ai[\"/a/b\"] = x    # t.yaml:2
+list[0] = a              # t.yaml:3
+list[1] = \" b\"           # t.yaml:3
+none = {}                # t.yaml:4
+empty = []               # t.yaml:5
+port = 1                 # t.yaml:6
+listen = [::1]:80        # --listen
+";
+        assert_eq!(explain(&merge(&tree, &flag), &|_| false).to_string(), expected);
+    }
+
+    /// People paste this output into issues: no secret, nor the default of one, may be in it.
+    #[test]
+    fn secrets_are_hidden() {
+        let text =
+            "token: hunter2\nkey: ${NONE:-hunter2}\nredis: redis://:hunter2@h:1/0\nlist:\n  - hunter2\n";
+        let tree = parse(text, "t.yaml", &|_| None).expect("parses");
+        let shown = explain(&tree, &|path| ["token", "key", "list[0]"].contains(&path)).to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("redis = redis://(hidden)@h:1/0"));
+
+        let file = std::env::temp_dir().join(format!("tidegate-explain-{}", std::process::id()));
+        std::fs::write(&file, "hunter2").expect("file");
+        let env = |name: &str| (name == "KEY_FILE").then(|| file.to_string_lossy().into_owned());
+        let shown =
+            parse("key: a ${KEY}\n", "t.yaml", &env).map(|tree| explain(&tree, &|_| false).to_string());
+        std::fs::remove_file(&file).expect("clean up");
+        assert_eq!(shown.as_deref(), Ok("key = (hidden)    # environment KEY_FILE (t.yaml:1)\n"));
+    }
+}

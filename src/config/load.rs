@@ -8,7 +8,9 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error as ProbeEr
 use super::error::known_names;
 use super::file::{RouteFile, RouteOwn, ServerFile};
 use super::resolve::RouteEntry;
-use super::{ConfigError, ConfigErrors, Lookup, Node, Origin, Value, explain, merge, parse, schema};
+use super::{
+    ConfigError, ConfigErrors, Lookup, Node, Origin, Value, explain, merge, parse, schema, secret_paths,
+};
 
 /// The defaults: the annotated file that is shipped.
 const DEFAULTS: &str = include_str!("../../conf/tidegate.yaml");
@@ -86,7 +88,12 @@ impl Config {
 
     /// Every value with its origin.
     pub fn explain(&self) -> String {
-        explain(&self.whole, &|path| path.ends_with("token") || path.ends_with("secret")).to_string()
+        // Settings that can't be read as such were refused before; of nothing known to be secret, nothing is shown.
+        let secrets = secret_paths::<ServerFile>(&self.server);
+        explain(&self.whole, &|path| {
+            secrets.as_ref().map_or(true, |secrets| secrets.iter().any(|s| s == path))
+        })
+        .to_string()
     }
 
     /// JSON Schema of the settings file.
@@ -118,9 +125,15 @@ impl Config {
         for (index, entry) in written.map(Node::items).unwrap_or_default().iter().enumerate() {
             routes.push(split_route(&defaults, entry, index)?);
         }
-        let origin = Origin::source(DEFAULTS_NAME);
-        let own = Node::overlay(&["name"], DEFAULT_ROUTE, origin.clone());
-        routes.push(RouteEntry { own, merged: defaults.clone(), overrides: Node::empty(origin) });
+        // A last route that takes everything is the default route, whatever it is called.
+        let caught = routes.last().is_some_and(|last: &RouteEntry| {
+            last.own.get("match").is_none_or(|wanted| wanted.entries().is_empty())
+        });
+        if !caught {
+            let origin = Origin::source(DEFAULTS_NAME);
+            let own = Node::overlay(&["name"], DEFAULT_ROUTE, origin.clone());
+            routes.push(RouteEntry { own, merged: defaults.clone(), overrides: Node::empty(origin) });
+        }
         Ok(Self { file: None, whole, server, defaults, routes })
     }
 }

@@ -19,7 +19,7 @@ mod toggle;
 mod tree;
 pub mod units;
 
-pub use de::{from_node, from_node_at};
+pub use de::{from_node, from_node_at, secret_paths};
 pub use error::{ConfigError, ConfigErrors};
 pub use explain::{Explain, explain};
 pub use interpolate::Lookup;

@@ -74,3 +74,18 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
         json_schema!({ "type": "object", "additionalProperties": value })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Named, from_node, parse};
+
+    /// Header rules are applied in the order written.
+    #[test]
+    fn order_is_kept() {
+        let tree = parse("z: 1\na: 2\nm: 3\n", "t.yaml", &|_| None).expect("parses");
+        let named: Named<u8> = from_node(&tree).expect("valid");
+        assert_eq!(named.iter().collect::<Vec<_>>(), [("z", &1), ("a", &2), ("m", &3)]);
+        assert_eq!((named.get("m"), named.get("x")), (Some(&3), None));
+        assert_eq!(serde_json::to_string(&named).expect("JSON"), r#"{"z":1,"a":2,"m":3}"#);
+    }
+}

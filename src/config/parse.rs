@@ -47,7 +47,7 @@ fn broken_yaml(error: &ScanError, text: &str, file: &Arc<str>) -> ConfigError {
     if near().any(|l| l.trim_start_matches(' ').starts_with('\t')) {
         broken.remedy("indent with spaces, not tabs")
     } else if near().any(|l| l.contains("${")) {
-        broken.remedy("inside [ ] or { }, put ${NAME} in double quotes")
+        broken.remedy("put the value that holds ${…} in double quotes")
     } else {
         broken
     }
@@ -158,6 +158,10 @@ impl<'a> Builder<'a> {
     fn scalar(&mut self, raw: &str, style: ScalarStyle, anchor: usize, line: u32) -> Result<(), ConfigError> {
         let plain = style == ScalarStyle::Plain;
         if plain && is_null(raw) {
+            if self.frames.is_empty() {
+                // A file of comments below `---`.
+                return self.attach(Node::empty(self.origin(line)), anchor, 1);
+            }
             let error = self.error(line, "no value (null)");
             self.errors.push(error.remedy("write `off` to disable it, or remove the key"));
         }

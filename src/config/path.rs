@@ -34,3 +34,29 @@ pub(super) fn lies_within(inner: &str, outer: &str) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No two places look the same, or leaving one out would leave out the other.
+    #[test]
+    fn paths_are_unambiguous() {
+        let root = Path::Root("");
+        let routes = Path::Key(&root, "routes");
+        let second = Path::Item(&routes, 2);
+        assert_eq!(Path::Key(&second, "limits").to_string(), "routes[2].limits");
+        assert_eq!(Path::Key(&second, "a.b").to_string(), "routes[2][\"a.b\"]");
+        assert_eq!(Path::Key(&root, "/a").to_string(), "[\"/a\"]");
+        assert_eq!(Path::Key(&Path::Root("routes[0]"), "x").to_string(), "routes[0].x");
+    }
+
+    /// An error in `limits.ai` does not follow from one in `limits.air`.
+    #[test]
+    fn places_lie_within_their_parents_only() {
+        assert!(
+            lies_within("limits.ai.max", "limits.ai") && lies_within("a[1]", "a") && lies_within("a", "a")
+        );
+        assert!(lies_within("a", "") && !lies_within("limits.air", "limits.ai") && !lies_within("a", "a.b"));
+    }
+}

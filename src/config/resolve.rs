@@ -132,6 +132,8 @@ impl Config {
         let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
         let timeouts = upstream_timeouts(&file);
 
+        // Read by itself first, so that what is wrong at the top level is told once, and as such.
+        from_node::<RouteFile>(&self.defaults)?;
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
@@ -263,12 +265,9 @@ impl RouteBuilder<'_> {
         let body = BodyGuard::build(&file.json, &file.text, &self.file.client.session_fields)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         // A limit that a route repeats is its own; one that it inherits is shared by all.
-        let scope = |limit: &str| match self.entry.overrides.at(&["limits", limit]) {
-            Some(_) => format!("{name}/{limit}"),
-            None => limit.to_owned(),
-        };
+        let owner = |limit: &str| self.entry.overrides.at(&["limits", limit]).map(|_| name);
         let parts = GuardParts { file, body, forwarding, loopback: self.loopback };
-        Guards::build(parts, scope).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
+        Guards::build(parts, owner).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
     }
 
     /// An error at a key of this route, wherever that key was written.

@@ -41,3 +41,37 @@ fn is_constrained(schema: &Schema) -> bool {
     };
     of_type || ["enum", "const", "pattern", "format"].iter().any(|word| schema.get(*word).is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ByteSize, Named, Rate, Secret, Span, Toggle};
+    use super::*;
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    struct File {
+        /// Port to listen on.
+        port: u16,
+        name: String,
+        timeout: Option<Span>,
+        body: Toggle<ByteSize>,
+        limits: Named<Rate>,
+        token: Secret,
+        list: Vec<u8>,
+    }
+
+    /// An editor that marks `port: ${PORT}` as wrong teaches people to switch it off.
+    #[test]
+    fn variables_are_valid_where_numbers_are() {
+        let schema = schema::<File>().to_value();
+        let port = &schema["properties"]["port"];
+        assert_eq!(port["description"], "Port to listen on.");
+        assert_eq!(port["anyOf"][0]["type"], "integer");
+        assert_eq!(port["anyOf"][1]["type"], "string");
+        assert_eq!(schema["properties"]["name"], serde_json::json!({ "type": "string" }));
+        assert_eq!(schema["properties"]["list"]["anyOf"][0]["items"]["anyOf"][0]["type"], "integer");
+        assert_eq!(schema["properties"]["limits"]["additionalProperties"]["$ref"], "#/$defs/Rate");
+        assert!(schema["$defs"]["Rate"]["anyOf"][0]["pattern"].is_string());
+        assert_eq!(schema["properties"]["token"]["$ref"], "#/$defs/Secret");
+    }
+}

@@ -82,7 +82,22 @@ impl JsonSchema for Secret {
             "type": "string",
             "minLength": 1,
             "writeOnly": true,
-            "description": "A secret; best taken from the environment or a file: `${NAME}` reads NAME, or the file that NAME_FILE names."
+            "description": "A secret; best written as `${NAME}`: NAME, or the file that NAME_FILE names."
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settings are printed and logged as a whole; the secret in them must not be.
+    #[test]
+    fn nothing_prints_it() {
+        let secret = Secret::from("hunter2".to_owned());
+        let json = serde_json::to_string(&secret).expect("JSON");
+        let printed = format!("{secret} {secret:?} {:#?} {json}", Some(secret.clone()));
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert_eq!(secret.expose(), "hunter2");
     }
 }

@@ -14,6 +14,7 @@ pub(super) const TOGGLE: &str = "$tidegate::Toggle";
 /// `off`, or the settings of what is on.
 ///
 /// In a file: `off` (`false` and `no` too) or the form of `T`; where that is a mapping, `on` is an empty one.
+/// It is read from a config only, not from other formats, nor inside an untagged type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toggle<T> {
     /// Switched off.
@@ -96,6 +97,25 @@ impl<T: JsonSchema> JsonSchema for Toggle<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let settings = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "enum": ["off", "on", false, true], "description": "`off` switches it off." }, settings] })
+        let switch =
+            json_schema!({ "enum": ["off", "on", false, true], "description": "`off` switches it off." });
+        json_schema!({ "anyOf": [switch, settings] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{Rate, Toggle, from_node, parse};
+
+    /// One word must switch a guard off, in any of the spellings that environments use.
+    #[test]
+    fn off_is_off() {
+        let tree = parse("a: off\nb: 'Off'\nc: false\nd: NO\ne: 5/s\n", "t.yaml", &|_| None).expect("parses");
+        let toggles: BTreeMap<String, Toggle<Rate>> = from_node(&tree).expect("valid");
+        assert_eq!(toggles.values().map(Toggle::is_off).collect::<Vec<_>>(), [true, true, true, true, false]);
+        assert_eq!(serde_json::to_value(&toggles).expect("JSON")["a"], "off");
+        assert_eq!(serde_json::to_value(&toggles).expect("JSON")["e"], "5/s");
     }
 }

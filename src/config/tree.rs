@@ -175,12 +175,27 @@ impl Node {
 
 /// `on` or `off`, in the spellings that files and environments use.
 pub(super) fn switch(text: &str) -> Option<bool> {
-    let is = |word: &&str| text.eq_ignore_ascii_case(word);
-    if ["on", "true", "yes"].iter().any(|word| is(word)) {
+    let is_any = |words: [&str; 3]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is_any(["on", "true", "yes"]) {
         Some(true)
-    } else if ["off", "false", "no"].iter().any(|word| is(word)) {
+    } else if is_any(["off", "false", "no"]) {
         Some(false)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A route is read without the list of routes, and a flag reaches a key at any depth.
+    #[test]
+    fn parts_can_be_cut_and_set() {
+        let tree = Node::overlay(&["server", "listen"], "x", Origin::source("--listen"));
+        assert_eq!(tree.at(&["server", "listen"]).and_then(Node::scalar).map(|s| &*s.text), Some("x"));
+        assert!(tree.without(&["server"]).entries().is_empty());
+        assert_eq!(tree.without(&["other"]), tree);
+        assert!(tree.at(&["server", "listen", "x"]).is_none());
     }
 }

@@ -141,8 +141,8 @@ fn timed<T>(sampled: bool, histogram: &Histogram, check: impl FnOnce() -> T) -> 
 }
 
 impl Guards {
-    /// Builds the guards of a route. `scope` gives each limit the name of its counter.
-    pub fn build(parts: GuardParts, scope: impl Fn(&str) -> String) -> Result<Self, Fault> {
+    /// Builds the guards of a route. `owner` names the route that overrides a limit, if one does.
+    pub fn build<'a>(parts: GuardParts, owner: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Fault> {
         let GuardParts { file, body, forwarding, loopback } = parts;
         let cors = Cors::build(&file.cors)?;
         let origin =
@@ -154,7 +154,7 @@ impl Guards {
             origin,
             headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
-            limits: Limits::build(&file.limits, scope)?,
+            limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency),
             cors,
             body,

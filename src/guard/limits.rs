@@ -160,6 +160,11 @@ impl<'a> Draws<'a> {
     pub fn name(&self, standing: &Standing) -> &str {
         self.draws.get(standing.draw).map_or("limit", |draw| draw.limit.name())
     }
+
+    /// Whose draws `standing` counts.
+    pub fn kind(&self, standing: &Standing) -> &'static str {
+        self.draws.get(standing.draw).map_or("", |draw| draw.subject.kind().name())
+    }
 }
 
 /// Who draws, and for what.
@@ -186,14 +191,17 @@ impl<'a> Drawer<'a> {
 }
 
 impl Limits {
-    /// Builds the limits of a route. `scope` turns a limit's name into its counter's name: the same on all routes
-    /// unless the route overrides it.
-    pub fn build(configs: &Named<Toggle<Config>>, scope: impl Fn(&str) -> String) -> Result<Self, Fault> {
+    /// Builds the limits of a route. `owner` names the route that overrides a limit, if one does: such a limit has a
+    /// counter of its own, all others share theirs over all routes.
+    pub fn build<'a>(
+        configs: &Named<Toggle<Config>>,
+        owner: impl Fn(&str) -> Option<&'a str>,
+    ) -> Result<Self, Fault> {
         let mut limits = Self::default();
         let on = configs.iter().filter_map(|(name, config)| Some((name, config.as_option()?)));
         for (name, config) in on.filter(|(_, config)| config.enabled) {
-            let limit = Limit::build(name, &scope(name), config)
-                .map_err(|why| Fault::new(format!("limits.{name}"), why))?;
+            let limit = Limit::build(name, owner(name), config);
+            let limit = limit.map_err(|why| Fault::new(format!("limits.{name}"), why))?;
             let own = config.by == [By::Address] && config.counts != Counts::Ai;
             if own { limits.head.push(limit) } else { limits.body.push(limit) }
         }
@@ -248,9 +256,10 @@ impl Counts {
 }
 
 impl Limit {
-    fn build(name: &str, counter: &str, config: &Config) -> Result<Self, String> {
-        let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-        if !counter.chars().all(sound) || name.is_empty() {
+    fn build(name: &str, owner: Option<&str>, config: &Config) -> Result<Self, String> {
+        let counter = owner.map_or_else(|| name.to_owned(), |route| format!("{route}/{name}"));
+        let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if !name.chars().all(sound) || name.is_empty() {
             return Err("a limit's name is made of letters, digits, - and _".into());
         }
         if config.by.is_empty() {
@@ -267,9 +276,10 @@ impl Limit {
         };
         let of_class =
             |class, suffix| config.classes.get(&class).map(|rates| spec(rates, suffix)).transpose();
-        let setting = match &config.environment {
-            Some(variable) => format!("limits.{name} ({variable})"),
-            None => format!("limits.{name}"),
+        let setting = match (owner, &config.environment) {
+            (Some(route), _) => format!("limits.{name} of the route {route}"),
+            (None, Some(variables)) => format!("limits.{name} ({variables})"),
+            (None, None) => format!("limits.{name}"),
         };
         Ok(Self {
             counts: config.counts,

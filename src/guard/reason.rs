@@ -65,8 +65,6 @@ reasons! {
     AddressDenied = "address_denied", FORBIDDEN, Some(SecurityAlert);
     /// A state-changing request or upgrade from a foreign origin.
     OriginDenied = "origin_denied", FORBIDDEN, Some(SecurityAlert);
-    /// No route takes this request.
-    RouteNotFound = "route_not_found", NOT_FOUND, None;
     /// The method is not allowed here.
     MethodDenied = "method_denied", METHOD_NOT_ALLOWED, Some(ValidationError);
     /// The request target is too long.
@@ -91,8 +89,6 @@ reasons! {
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many requests in flight in total.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
-    /// The server is about to stop.
-    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE, None;
     /// The store of limits can't be asked.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, None;
     /// No connection to the upstream.

@@ -64,9 +64,10 @@ impl Gate {
         };
         let client = live.client.decide(&claims);
         let path = path.as_str();
-        let route = live.route(&client.tenant, path, &head.method).ok_or_else(|| {
-            Refusal::new(Reason::RouteNotFound, "No route takes this host, path and method.", "routes")
-        })?;
+        // The last route takes everything, so there always is one.
+        let route = live
+            .route(&client.tenant, path, &head.method)
+            .ok_or_else(|| Refusal::new(Reason::InternalError, "No route takes this request.", "routes"))?;
         let api = route.api.filter(|_| !head.method.is_safe()).or_else(|| api::recognise(&head.method, path));
         ctx.shape = match api {
             Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),

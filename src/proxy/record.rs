@@ -28,9 +28,12 @@ impl Gate {
         self.observer.record(&Record {
             at: ctx.began,
             method: &request.method,
-            path: routed.map_or("-", |routed| &routed.path),
+            path: routed.map_or_else(|| request.uri.path(), |routed| &routed.path),
             query: routed.and_then(|routed| routed.query()),
-            host: routed.and_then(|routed| routed.authority.as_deref()).unwrap_or_default(),
+            host: routed
+                .and_then(|routed| routed.authority.as_deref())
+                .or_else(|| request.headers.get(http::header::HOST)?.to_str().ok())
+                .unwrap_or_default(),
             version: request.version,
             status,
             bytes_in: session.body_bytes_read() as u64,

@@ -20,6 +20,7 @@ impl Gate {
             .map(|standing| {
                 json!({
                     "name": draws.name(standing),
+                    "by": draws.kind(standing),
                     "window_s": seconds(standing.window),
                     "limit": standing.max,
                     "remaining": standing.remaining,

@@ -17,10 +17,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::gate_io::{GateIo, HeadCaps};
-use crate::observe::OpenConnection;
-use crate::observe::metrics::{ConnectionRefusal, Metrics};
-use crate::state::Subject;
+use crate::guard::Reason;
+use crate::observe::metrics::ConnectionRefusal;
+use crate::observe::{Observer, OpenConnection, SecurityEvent};
 use crate::state::inflight::{Inflight, Permit};
+use crate::state::{Clock, Subject};
 
 /// Told to a client that the door turns away, in the protocol it most likely speaks.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
@@ -52,25 +53,51 @@ pub struct ConnectionCaps {
 pub struct Tenure {
     _places: Option<(Permit, Permit)>,
     _open: OpenConnection,
-    metrics: Arc<Metrics>,
+    observer: Arc<Observer>,
+    clock: Clock,
+    peer: IpAddr,
 }
 
 impl Tenure {
-    fn new(places: (Permit, Permit), metrics: Arc<Metrics>) -> Self {
-        Self { _places: Some(places), _open: metrics.connection_opened(), metrics }
+    fn new(places: Option<(Permit, Permit)>, peer: IpAddr, observer: Arc<Observer>, clock: Clock) -> Self {
+        Self { _places: places, _open: observer.metrics().connection_opened(), observer, clock, peer }
     }
 
     #[cfg(test)]
     pub(super) fn for_test() -> Self {
-        use crate::state::Timestamp;
-
-        let metrics = Arc::new(Metrics::new(Timestamp::default()).expect("metrics"));
-        Self { _places: None, _open: metrics.connection_opened(), metrics }
+        use crate::observe::{AccessFormat, LogTarget, ObserverConfig};
+        let silent = ObserverConfig {
+            access: LogTarget::Off,
+            access_format: AccessFormat::Json,
+            events: LogTarget::Off,
+        };
+        let clock = Clock::system();
+        let observer = Arc::new(Observer::start(&silent, clock.now()).expect("observer"));
+        Self::new(None, IpAddr::V4(Ipv4Addr::LOCALHOST), observer, clock)
     }
 
     /// Bytes of a head came that never became a request.
     pub(super) fn head_abandoned(&self) {
-        self.metrics.head_abandoned();
+        self.observer.metrics().head_abandoned();
+    }
+
+    /// A head came that is no HTTP.
+    pub(super) fn head_unparsed(&self) {
+        self.observer.event(&SecurityEvent {
+            at: self.clock.now(),
+            reason: Reason::MalformedRequest,
+            detail: "The request head is not HTTP/1.1 (RFC 9112).",
+            client_address: self.peer,
+            user: None,
+            session: None,
+            device: None,
+            route: None,
+            user_agent: None,
+            request_id: None,
+            method: None,
+            path: None,
+            host: None,
+        });
     }
 }
 
@@ -90,12 +117,13 @@ pub struct Door<A> {
     app: Arc<Marked<A>>,
     caps: ConnectionCaps,
     open: Arc<Inflight>,
-    metrics: Arc<Metrics>,
+    observer: Arc<Observer>,
+    clock: Clock,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     /// A door in front of `app`.
-    pub fn new(app: A, caps: ConnectionCaps, metrics: Arc<Metrics>) -> Self {
+    pub fn new(app: A, caps: ConnectionCaps, observer: Arc<Observer>, clock: Clock) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = caps.h2c;
         options.keepalive_request_limit = Some(caps.requests);
@@ -106,16 +134,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             .max_pending_accept_reset_streams(20)
             .max_concurrent_reset_streams(20);
         let app = Arc::new(Marked { app: Arc::new(app), options, h2 });
-        Self { app, caps, open: Arc::new(Inflight::new()), metrics }
+        Self { app, caps, open: Arc::new(Inflight::new()), observer, clock }
     }
 
-    fn admit(&self, io: &Stream) -> Result<(Permit, Permit), ConnectionRefusal> {
-        let digest = io.get_socket_digest();
-        let peer = digest.as_ref().and_then(|d| d.peer_addr()).and_then(|a| a.as_inet());
-        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |a| a.ip());
+    fn admit(&self, peer: IpAddr) -> Result<(Permit, Permit), ConnectionRefusal> {
         let caps = &self.caps;
         let total = self.open.try_acquire(Subject::global(), caps.total).ok_or(ConnectionRefusal::Total)?;
-        let one = self.open.try_acquire(Subject::address(address), caps.per_address);
+        let one = self.open.try_acquire(Subject::address(peer), caps.per_address);
         Ok((total, one.ok_or(ConnectionRefusal::PerAddress)?))
     }
 }
@@ -123,14 +148,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
     async fn process_new(self: &Arc<Self>, mut io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        match self.admit(&io) {
+        let digest = io.get_socket_digest();
+        let peer =
+            digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(|address| address.as_inet());
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        match self.admit(peer) {
             Ok(places) => {
-                let tenure = Tenure::new(places, self.metrics.clone());
+                let tenure = Tenure::new(Some(places), peer, self.observer.clone(), self.clock.clone());
                 let io = GateIo::new(io, self.caps.head, tenure);
                 self.app.process_new(Box::new(io), shutdown).await;
             }
             Err(why) => {
-                self.metrics.connection_refused(why);
+                self.observer.metrics().connection_refused(why);
                 // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
                 let _ = timeout(Duration::from_millis(100), async {
                     io.write_all(BUSY).await?;

@@ -22,6 +22,14 @@ use super::door::Tenure;
 /// RFC 9113 §3.4.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The answer to a head that can't be parsed.
+const UNPARSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: 141\r\n\
+    Cache-Control: no-store\r\nX-Tidegate-Reason: malformed_request\r\nX-Content-Type-Options: nosniff\r\n\
+    X-Frame-Options: DENY\r\nReferrer-Policy: strict-origin-when-cross-origin\r\nX-XSS-Protection: 1; mode=block\r\n\
+    Content-Security-Policy: default-src 'self'\r\nCross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"The request head is not HTTP/1.1 (RFC 9112).\",\
+    \"code\":\"malformed_request\"}\n";
+
 /// Caps on a request head while it is being read.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadCaps {
@@ -55,6 +63,8 @@ pub struct GateIo {
     state: Mutex<State>,
     /// Bytes read by `try_peek` and not yet delivered.
     peeked: Vec<u8>,
+    /// What is left to write of the answer to a head that can't be parsed.
+    rebuke: Option<&'static [u8]>,
     tenure: Tenure,
 }
 
@@ -63,7 +73,7 @@ impl GateIo {
     pub fn new(io: Stream, caps: HeadCaps, tenure: Tenure) -> Self {
         let phase = Phase::Head { since: Instant::now(), timer: None };
         let state = Mutex::new(State { phase, head: Vec::with_capacity(1024) });
-        Self { io, caps, state, peeked: Vec::new(), tenure }
+        Self { io, caps, state, peeked: Vec::new(), rebuke: None, tenure }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -161,17 +171,47 @@ impl AsyncRead for GateIo {
     }
 }
 
+impl GateIo {
+    /// Whether what is written now is Pingora's own answer to a head that it can't parse: no hook has seen the head, and
+    /// none will see the answer. The gate's own is written in its place, with the headers that every answer has.
+    fn answers_for_pingora(&mut self) -> bool {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if matches!(state.phase, Phase::Head { .. }) && !state.head.is_empty() {
+            state.phase = Phase::Open;
+            self.rebuke = Some(UNPARSED);
+            self.tenure.head_unparsed();
+        }
+        self.rebuke.is_some()
+    }
+
+    fn poll_rebuke(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.rebuke.filter(|rest| !rest.is_empty()) {
+            let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            self.rebuke = rest.get(written..);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncWrite for GateIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        if this.answers_for_pingora() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        std::task::ready!(this.poll_rebuke(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        std::task::ready!(this.poll_rebuke(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -179,7 +219,11 @@ impl AsyncWrite for GateIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        if this.answers_for_pingora() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -311,6 +355,25 @@ mod tests {
         assert_eq!(io.read(&mut buf).await.expect("first bytes"), 3);
         assert_eq!(io.read(&mut buf).await.expect_err("cut").kind(), io::ErrorKind::TimedOut);
         assert!(io.head_abandoned());
+    }
+
+    /// Pingora answers a head that it can't parse by itself, names itself, and sets no security header.
+    #[tokio::test]
+    async fn answers_for_unparsed_heads_are_the_gates_own() {
+        let (mut client, mut io) = pair().await;
+        client.write_all(b"garbage\r\n\r\n").await.expect("write");
+        let mut buf = [0u8; 64];
+        assert_eq!(io.read(&mut buf).await.expect("read"), 11);
+        io.write_all(b"HTTP/1.1 400 Bad Request\r\nServer: Pingora\r\n").await.expect("head");
+        io.write_all(b"\r\n").await.expect("rest");
+        io.flush().await.expect("flush");
+        drop(io);
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.expect("answer");
+        assert_eq!(got, UNPARSED);
+        let text = std::str::from_utf8(UNPARSED).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
     }
 
     /// An HTTP/1 request shorter than the preface must reach the HTTP/1 parser whole.

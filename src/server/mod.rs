@@ -95,7 +95,7 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let (settler, settle) = settling.map_err(StartError::System)?;
     let stop = Arc::new(Stop::new(server_settings.drain));
     look_up(&settings)?;
-    let gate = Gate::new(settings, clock, observer.clone(), settler, stop.clone());
+    let gate = Gate::new(settings, clock.clone(), observer.clone(), settler, stop.clone());
     let admin_app = Admin::new(&server_settings, gate.clone()).map_err(StartError::Setup)?;
 
     let conf = ServerConf {
@@ -108,10 +108,9 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let proxy = pingora::proxy::http_proxy(&server.configuration, Shared(gate.clone()));
-    let metrics = observer.metrics().clone();
-    let door = Door::new(proxy, server_settings.connections.clone(), metrics.clone());
+    let door = Door::new(proxy, server_settings.connections.clone(), observer.clone(), clock.clone());
     server.add_service(Inherited::new("traffic", door, traffic, traffic_address, None));
-    let admin_door = Door::new(admin_app, server_settings.admin_connections(), metrics);
+    let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
     server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));
     server.add_service(background_service("upkeep", Upkeep { gate }));
 

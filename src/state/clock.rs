@@ -57,6 +57,7 @@ enum Source {
 
 impl Clock {
     /// The machine's clock. It never steps back while the process runs.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place where wall time is read")]
     pub fn system() -> Self {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros);
         Self(Source::System { anchor: Instant::now(), epoch })
@@ -99,6 +100,7 @@ mod tests {
 
     /// Without it the log and the windows would disagree with the wall clock.
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the clock is compared with wall time")]
     fn system_clock_starts_at_wall_time_and_never_steps_back() {
         let clock = Clock::system();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -104,7 +104,8 @@ impl Error for Fault {
     }
 
     fn invalid_length(found: usize, expected: &dyn Expected) -> Self {
-        Self::complete(format!("expected {expected}, found {found} values"))
+        let values = if found == 1 { "value" } else { "values" };
+        Self::complete(format!("expected {expected}, found {found} {values}"))
     }
 
     fn unknown_variant(name: &str, known: &'static [&'static str]) -> Self {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::error::ConfigErrors;
 use super::path::{Path, lies_within};
 use super::tree::Node;
-use value::At;
+use value::{At, Pass};
 
 /// After this many errors the rest can wait.
 const ERRORS_MAX: usize = 20;
@@ -20,30 +20,43 @@ pub fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, ConfigErrors> {
 }
 
 /// Reads settings from a part of a config; `prefix` is its key path, such as `routes[2]`, for the errors.
+pub fn from_node_at<T: DeserializeOwned>(prefix: &str, node: &Node) -> Result<T, ConfigErrors> {
+    read(prefix, node).map(|(value, _)| value)
+}
+
+/// The key paths at which `T` holds a [`Secret`](super::Secret), for [`explain`](super::explain()).
 ///
+/// Secrets inside untagged or flattened types are not seen; the config has none of either.
+pub fn secret_paths<T: DeserializeOwned>(node: &Node) -> Result<Vec<String>, ConfigErrors> {
+    read::<T>("", node).map(|(_, secrets)| secrets)
+}
+
 /// Serde stops at the first error. So that all are reported, what was wrong is left out and the tree is read again,
 /// until nothing more is wrong, or only what follows from what was left out.
-pub fn from_node_at<T: DeserializeOwned>(prefix: &str, node: &Node) -> Result<T, ConfigErrors> {
+fn read<T: DeserializeOwned>(prefix: &str, node: &Node) -> Result<(T, Vec<String>), ConfigErrors> {
     let root = Path::Root(prefix);
+    let mut pass = Pass::default();
     let mut errors = ConfigErrors::default();
-    let mut left_out: Vec<String> = Vec::new();
     loop {
-        let at = At::new(node, &root, &left_out);
+        let at = At::new(node, &root, &pass);
         let fault = match T::deserialize(at) {
-            Ok(value) => return errors.into_result().map(|()| value),
+            Ok(value) => return errors.in_order().into_result().map(|()| (value, pass.secrets.into_inner())),
             Err(fault) => fault.locate(&at),
         };
+        let left_out = &pass.left_out;
         let consequence = match &fault.missing {
             Some(key) => left_out.contains(key),
             None => left_out.iter().any(|path| lies_within(path, &fault.culprit)),
         };
-        let culprit = fault.culprit.clone();
         if !consequence {
             errors.push(fault.error);
         }
-        if culprit == prefix || errors.len() >= ERRORS_MAX || left_out.contains(&culprit) {
-            return Err(errors);
+        if fault.culprit == prefix || errors.len() >= ERRORS_MAX || left_out.contains(&fault.culprit) {
+            return Err(errors.in_order());
         }
-        left_out.push(culprit);
+        pass.left_out.push(fault.culprit);
     }
 }
+
+#[cfg(test)]
+mod tests;

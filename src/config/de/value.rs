@@ -1,6 +1,7 @@
 //! A value of the tree as serde sees it: text until a type asks for a number, a switch or a list.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::de::{Deserializer, Visitor};
@@ -14,13 +15,21 @@ use super::super::tree::{Node, Scalar, Source, Value, switch};
 use super::access::{Entries, Items, Variant};
 use super::fault::{Fault, Wording};
 
+/// What is known over one reading of a tree.
+#[derive(Default)]
+pub(in crate::config) struct Pass {
+    /// Key paths that are treated as not there.
+    pub left_out: Vec<String>,
+    /// Key paths where a secret was read.
+    pub secrets: RefCell<Vec<String>>,
+}
+
 /// A value and its place.
 #[derive(Clone, Copy)]
 pub(in crate::config) struct At<'n> {
     pub node: &'n Node,
     pub path: &'n Path<'n>,
-    /// Key paths that are treated as not there.
-    pub left_out: &'n [String],
+    pub pass: &'n Pass,
     /// Whether the value must not be shown.
     secret: bool,
     /// Whether `off` could stand here, and `on` for an empty mapping.
@@ -28,8 +37,8 @@ pub(in crate::config) struct At<'n> {
 }
 
 impl<'n> At<'n> {
-    pub fn new(node: &'n Node, path: &'n Path<'n>, left_out: &'n [String]) -> Self {
-        Self { node, path, left_out, secret: false, toggled: false }
+    pub fn new(node: &'n Node, path: &'n Path<'n>, pass: &'n Pass) -> Self {
+        Self { node, path, pass, secret: false, toggled: false }
     }
 
     /// A value below this one.
@@ -37,11 +46,11 @@ impl<'n> At<'n> {
     where
         'n: 'c,
     {
-        At::new(node, path, self.left_out)
+        At::new(node, path, self.pass)
     }
 
     pub fn is_left_out(&self) -> bool {
-        !self.left_out.is_empty() && self.left_out.contains(&self.path.to_string())
+        !self.pass.left_out.is_empty() && self.pass.left_out.contains(&self.path.to_string())
     }
 
     /// A message about this value, with the value in it where it may be shown and without it where it may not.
@@ -80,8 +89,12 @@ impl<'n> At<'n> {
 
     /// The value has the wrong form.
     pub fn mismatch(&self, expected: &str) -> Fault {
+        self.wrong_form(expected).found_at(self)
+    }
+
+    fn wrong_form(&self, expected: &str) -> Fault {
         let off = if self.toggled { " or `off`" } else { "" };
-        Fault::complete(format!("expected {expected}{off}, found {}", self.found())).found_at(self)
+        Fault::complete(format!("expected {expected}{off}, found {}", self.found()))
     }
 
     pub fn text(&self, expected: &str) -> Result<&'n str, Fault> {
@@ -126,7 +139,11 @@ impl<'n> At<'n> {
                 };
                 Ok(parts.map(item).collect())
             }
-            Value::Scalar(_) | Value::Map(_) => Err(self.mismatch("a list")),
+            Value::Scalar(_) => {
+                let remedy = "write [a, b], or one `- value` a line";
+                Err(self.wrong_form("a list").remedy(remedy).found_at(self))
+            }
+            Value::Map(_) => Err(self.mismatch("a list")),
         }
     }
 
@@ -136,6 +153,7 @@ impl<'n> At<'n> {
         let value = self.claim(visitor.visit_seq(&mut items))?;
         match items.remaining() {
             0 => Ok(value),
+            1 => Err(Fault::complete("a list with 1 value too many").found_at(&self)),
             extra => Err(Fault::complete(format!("a list with {extra} values too many")).found_at(&self)),
         }
     }
@@ -230,6 +248,7 @@ impl<'de> Deserializer<'de> for At<'_> {
             TOGGLE if self.node.switch() == Some(false) => visitor.visit_none(),
             TOGGLE => visitor.visit_newtype_struct(Self { toggled: true, ..self }),
             SECRET => {
+                self.pass.secrets.borrow_mut().push(self.path.to_string());
                 let hidden = Self { secret: true, ..self };
                 return hidden.claim(visitor.visit_newtype_struct(hidden));
             }

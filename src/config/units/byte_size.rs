@@ -6,7 +6,8 @@ use std::str::FromStr;
 use super::{leading_number, text_form};
 
 /// What is said when a text is no amount of data.
-const EXPECTED: &str = "an amount of data: a whole number of bytes, or with a unit: B, KiB, MiB, GiB (1024), kB, MB, GB (1000), k, m, g (1024, as in nginx)";
+const EXPECTED: &str = "an amount of data: a whole number of bytes, or with a unit: B, KiB, \
+    MiB, GiB (1024), kB, MB, GB (1000), k, m, g (1024, as in nginx)";
 
 /// An amount of data in bytes: `512`, `512B`, `64KiB`, `20MB`, `1m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +62,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
         let decimal = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
-        let whole = |(_, unit): &&(&str, u64)| self.0 > 0 && self.0 % unit == 0;
+        let whole = |(_, unit): &&(&str, u64)| self.0 > 0 && self.0.is_multiple_of(*unit);
         match units.iter().find(whole).or_else(|| decimal.iter().find(whole)) {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),

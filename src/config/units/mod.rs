@@ -62,3 +62,6 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
     let (digits, rest) = text.split_at(end);
     digits.parse().ok().map(|number| (number, rest))
 }
+
+#[cfg(test)]
+mod tests;
