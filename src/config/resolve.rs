@@ -137,7 +137,8 @@ impl Config {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
-            let built = RouteBuilder { file: &file, loopback, timeouts, index, entry }.build(&mut upstreams);
+            let built = RouteBuilder { file: &file, server: &self.server, loopback, timeouts, index, entry }
+                .build(&mut upstreams);
             match built {
                 Ok(route) => {
                     if let Some(earlier) =
@@ -184,9 +185,7 @@ impl Config {
     }
 
     fn problem(&self, key: &str, message: String) -> ConfigError {
-        let path: Vec<&str> = key.split('.').collect();
-        let origin =
-            self.server.at(&path).or_else(|| self.defaults.at(&path)).map(|node| node.origin.clone());
+        let origin = nearest(&self.server, key).map(|node| node.origin.clone());
         ConfigError { path: key.into(), origin, message, remedy: None }
     }
 }
@@ -209,6 +208,7 @@ impl RouteEntry {
 
 struct RouteBuilder<'a> {
     file: &'a ServerFile,
+    server: &'a Node,
     loopback: bool,
     timeouts: Timeouts,
     index: usize,
@@ -272,18 +272,33 @@ impl RouteBuilder<'_> {
 
     /// An error at a key of this route, wherever that key was written.
     fn fault(&self, key: &str, message: String) -> ConfigError {
-        let path: Vec<&str> = key.split('.').filter(|k| !k.is_empty()).collect();
-        let overridden = self.entry.overrides.at(&path).is_some() || self.entry.own.at(&path).is_some();
-        let node = self.entry.merged.at(&path).or_else(|| self.entry.own.at(&path));
-        let prefix = if overridden { self.entry.path(self.index) } else { String::new() };
-        let separator = if prefix.is_empty() || key.is_empty() { "" } else { "." };
-        ConfigError {
-            path: format!("{prefix}{separator}{key}"),
-            origin: node.map(|n| n.origin.clone()),
-            message,
-            remedy: None,
+        let own = nearest(&self.entry.overrides, key).or_else(|| nearest(&self.entry.own, key));
+        let inherited = || nearest(&self.entry.merged, key).or_else(|| nearest(self.server, key));
+        let path = match own {
+            Some(_) => format!("{}.{key}", self.entry.path(self.index)),
+            None => key.to_owned(),
+        };
+        let origin = own.or_else(inherited).map(|node| node.origin.clone());
+        ConfigError { path, origin, message, remedy: None }
+    }
+}
+
+/// The value at `key`, such as `cors.allowed_origins[1]`, or the innermost one around it that was written.
+fn nearest<'a>(tree: &'a Node, key: &str) -> Option<&'a Node> {
+    let mut found = None;
+    let mut node = tree;
+    for step in key.split(['.', '[']) {
+        let index = step.strip_suffix(']').and_then(|index| index.parse::<usize>().ok());
+        let next = match index {
+            Some(index) => node.items().get(index),
+            None => node.get(step),
+        };
+        match next {
+            Some(next) => (node, found) = (next, Some(next)),
+            None => break,
         }
     }
+    found
 }
 
 type Fault = (String, String);

@@ -19,6 +19,9 @@ pub enum Unread {
     Gone,
 }
 
+/// Bytes that are looked at, at most. What passes through after all is kept by Pingora up to 64 KiB.
+const PEEKED: usize = 32 * 1024;
+
 /// A body on its way in.
 pub struct BodyReader {
     deadline: Instant,
@@ -32,11 +35,16 @@ impl BodyReader {
         Self { deadline: Instant::now() + allowed, allowed, first: None }
     }
 
-    /// Reads the first bytes, so that the body can be looked at; empty if there is no body.
+    /// Reads until the body can be told by its first visible byte; empty if there is no body.
     pub async fn peek(&mut self, session: &mut Session) -> Result<&[u8], Unread> {
         if self.first.is_none() {
             self.invite(session).await?;
-            self.first = Some(self.next(session).await?.unwrap_or_default());
+            let mut first = self.next(session).await?.unwrap_or_default();
+            while first.len() < PEEKED && opener(&first).is_none() && !session.is_body_done() {
+                let Some(more) = self.next(session).await? else { break };
+                first = [first, more].concat().into();
+            }
+            self.first = Some(first);
         }
         Ok(self.first.as_deref().unwrap_or_default())
     }
@@ -158,10 +166,13 @@ pub fn foreign_charset(headers: &HeaderMap) -> bool {
 /// Whether a body is JSON to some parser, whatever its type says: it opens an object or array after white space, a
 /// byte order mark, or in UTF-16 or UTF-32 (which common libraries detect by themselves).
 pub fn looks_like_json(start: &[u8]) -> bool {
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
-    let start = start.strip_prefix(b"\xff\xfe").or_else(|| start.strip_prefix(b"\xfe\xff")).unwrap_or(start);
-    let opener = start.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0));
-    matches!(opener, Some(b'{' | b'['))
+    matches!(opener(start), Some(b'{' | b'['))
+}
+
+/// The first byte that is neither white space nor part of a byte order mark or of a wider character's padding.
+fn opener(start: &[u8]) -> Option<u8> {
+    let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0 | 0xef | 0xbb | 0xbf | 0xfe | 0xff);
+    start.iter().copied().find(|b| !blank(b))
 }
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ pub struct Context {
     pub routed: Option<Routed>,
     /// Shape in which its client reads errors.
     pub shape: ErrorShape,
+    /// Whether all that the head decides was decided in its favour.
+    pub head_passed: bool,
     /// How it travels.
     pub carriage: Carriage,
     /// Why it was refused or failed, once it was.

@@ -17,7 +17,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::forward::strip_hop_by_hop;
+use super::forward::{Framing, strip_hop_by_hop};
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
 use crate::upstream::{Timeouts, Upstream};
@@ -51,7 +51,7 @@ pub async fn carry(
     upstream: &Upstream,
     request: http::Request<Full<Bytes>>,
     tally: &mut Tally,
-    dress: impl FnOnce(&mut ResponseHeader),
+    dress: impl FnOnce(&mut Session, &mut ResponseHeader),
 ) -> Ended {
     let started = Instant::now();
     let deadline = started + upstream.timeouts.first_byte;
@@ -65,8 +65,7 @@ pub async fn carry(
     tally.first_byte = Some(started.elapsed());
     let (parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        let refusal = Refusal::new(Reason::UpstreamFailed, "The upstream switched protocols unasked.", "");
-        return Ended::Failed(refusal);
+        return Ended::Failed(unasked_switch());
     }
     let stream = is_event_stream(&parts.headers);
     let pace = Pace::new(&upstream.timeouts, stream, started);
@@ -74,7 +73,7 @@ pub async fn carry(
         watch.strict(session);
     }
     let mut head = head_for(session, parts, body.is_end_stream());
-    dress(&mut head);
+    dress(session, &mut head);
     relay(session, watch, head, body, &pace, tally).await
 }
 
@@ -157,7 +156,7 @@ fn head_for(session: &Session, mut parts: response::Parts, empty: bool) -> Respo
     parts.headers.reserve(DRESSED);
     let mut head = ResponseHeader::from(parts);
     let chunked = head.headers.contains_key(TRANSFER_ENCODING);
-    strip_hop_by_hop(&mut head);
+    strip_hop_by_hop(&mut head, Framing::Rewritten);
     head.set_version(Version::HTTP_11);
     let request = session.req_header();
     let framed_by_status = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -180,6 +179,11 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
     let starts = |name: &[u8]| kind.len() >= name.len() && kind[..name.len()].eq_ignore_ascii_case(name);
     starts(b"text/event-stream") || starts(b"application/x-ndjson") || starts(b"application/jsonl")
+}
+
+/// A 101 that nobody asked for would turn the connection into a tunnel past all guards.
+pub(super) fn unasked_switch() -> Refusal {
+    Refusal::new(Reason::UpstreamFailed, "The upstream switched protocols unasked.", "")
 }
 
 fn no_first_byte() -> Refusal {

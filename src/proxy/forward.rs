@@ -2,7 +2,7 @@
 //! strangers, and what the client must not hear of the upstream (H6).
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE,
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -12,6 +12,8 @@ use smallvec::SmallVec;
 use super::client::Client;
 use crate::observe::line::push_address;
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -256,23 +258,33 @@ fn join_cookies<F: Fields>(fields: &mut F) {
     }
 }
 
-/// Removes the fields of an upstream's answer that speak for its connection only. Framing is written anew.
-pub fn strip_hop_by_hop(head: &mut ResponseHeader) {
-    let listed: Vec<HeaderName> = head
+/// Who sees to the framing of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Pingora, which reads it from the upstream's fields.
+    Kept,
+    /// The gate, anew.
+    Rewritten,
+}
+
+/// Removes the fields of an upstream's answer that speak for its connection only.
+pub fn strip_hop_by_hop(head: &mut ResponseHeader, framing: Framing) {
+    let listed: SmallVec<[HeaderName; 4]> = head
         .headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .filter_map(|n| n.trim().parse().ok())
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| name != TRANSFER_ENCODING)
         .collect();
-    for name in listed {
-        head.remove_header(&name);
+    for name in &listed {
+        head.remove_header(name);
     }
-    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        head.remove_header(&name);
+    if framing == Framing::Rewritten {
+        head.remove_header(&TRANSFER_ENCODING);
     }
-    for name in ["keep-alive", "proxy-connection", "trailer"] {
+    for name in [&CONNECTION, &TE, &UPGRADE, &TRAILER, &KEEP_ALIVE, &PROXY_CONNECTION] {
         head.remove_header(name);
     }
 }

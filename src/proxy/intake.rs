@@ -2,18 +2,19 @@
 
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method};
 use pingora::proxy::Session;
 
 use super::Gate;
 use super::api::{self, Api};
+use super::body::declared_length;
 use super::client::Claims;
 use super::context::{Context, Routed};
 use super::path::{NormalPath, clean_query, split_target};
 use super::respond::DRAIN_TIME;
 use super::route::Route;
-use crate::guard::{Head, Reason, Refusal, Traffic, Verdict, hygiene};
+use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::server::door::client_stream;
 
 impl Gate {
@@ -24,13 +25,24 @@ impl Gate {
         ctx.began = self.clock.now();
         ctx.request_id = self.ids.of(&session.req_header().headers);
         let rules = &ctx.live.hygiene;
-        let raw = client_stream(session).map(|io| io.head_done(|raw| check_head_of(raw, rules)));
+        let declared = declared_length(&session.req_header().headers).unwrap_or(0);
+        let chunked = session.req_header().headers.contains_key(TRANSFER_ENCODING);
+        let mut pipelined = false;
+        let raw = client_stream(session).map(|io| {
+            io.head_done(|raw| {
+                let end = hygiene::head_end(raw).unwrap_or(raw.len());
+                pipelined = !chunked && (raw.len() - end) as u64 > declared;
+                // What came behind the head belongs to the body.
+                hygiene::check_raw_head(raw.get(..end).unwrap_or(raw), rules)
+            })
+        });
         let verdict = raw.unwrap_or_else(|| {
             let has_body = !session.is_body_empty();
             hygiene::check_h2_head(session.req_header(), has_body, rules)
         });
         ctx.refusal = verdict.err();
-        if session.get_keepalive().is_some() && !self.stop.draining() {
+        // A pipelined request behind this one is not served: its bytes were read, and are lost.
+        if session.get_keepalive().is_some() && !self.stop.draining() && !pipelined {
             session.set_keepalive(Some(ctx.live.server.connections.idle.as_secs().max(1)));
         } else {
             session.set_keepalive(None);
@@ -90,12 +102,6 @@ impl Gate {
         });
         Ok(())
     }
-}
-
-/// What came behind the head belongs to the body.
-fn check_head_of(raw: &[u8], rules: &hygiene::Hygiene) -> Verdict {
-    let end = hygiene::head_end(raw).unwrap_or(raw.len());
-    hygiene::check_raw_head(raw.get(..end).unwrap_or(raw), rules)
 }
 
 impl Routed {

@@ -149,6 +149,7 @@ impl ProxyHttp for Shared {
             request_id: http::HeaderValue::from_static("-"),
             routed: None,
             shape: ErrorShape::Problem,
+            head_passed: false,
             carriage: Carriage::Gate,
             refusal: None,
             received: 0,
@@ -194,12 +195,11 @@ impl ProxyHttp for Shared {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        self.0.dress_passthrough(head, ctx);
-        Ok(())
+        self.0.dress_passthrough(session, head, ctx)
     }
 
     fn fail_to_connect(

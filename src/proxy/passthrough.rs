@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
@@ -11,7 +13,8 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::Gate;
 use super::context::Context;
-use super::forward::{Told, hide_upstream};
+use super::exchange::unasked_switch;
+use super::forward::{Framing, Told, hide_upstream, strip_hop_by_hop};
 use super::respond::dress;
 use crate::guard::caps::BodyKind;
 use crate::guard::security_headers::Author;
@@ -70,11 +73,31 @@ impl Gate {
     }
 
     /// Applies the response guards.
-    pub(super) fn dress_passthrough(&self, head: &mut ResponseHeader, ctx: &mut Context) {
+    pub(super) fn dress_passthrough(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
         ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
-        let Some(routed) = &ctx.routed else { return };
-        if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return;
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switching && !routed.websocket {
+            ctx.refusal = Some(unasked_switch());
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "an unasked 101").map_err(|e| e.into_up());
+        }
+        if head.status.is_informational() && !switching {
+            return Ok(());
+        }
+        if self.stop.draining() {
+            session.set_keepalive(None);
+        }
+        if !switching {
+            strip_hop_by_hop(head, Framing::Kept);
+            if session.req_header().version == Version::HTTP_10 {
+                // Chunks came with HTTP/1.1; the end of the connection is the end of the body.
+                head.remove_header(&TRANSFER_ENCODING);
+            }
         }
         hide_upstream(
             head,
@@ -83,6 +106,7 @@ impl Gate {
             routed.authority.as_deref(),
         );
         dress(head, ctx, Author::Upstream);
+        Ok(())
     }
 
     /// The address could not be reached: the next try goes to the name's next one.

@@ -34,6 +34,9 @@ impl Gate {
         ctx: &mut Context,
         refusal: Refusal,
     ) -> Result<()> {
+        if !ctx.head_passed {
+            session.set_keepalive(None);
+        }
         let reply = Reply::refusal(&refusal, ctx.shape, ctx.request_id());
         ctx.refusal = Some(refusal);
         self.answer(session, ctx, reply).await

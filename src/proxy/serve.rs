@@ -105,6 +105,7 @@ impl Gate {
         }
         understood?;
         self.head_stage(session, ctx).await?;
+        ctx.head_passed = true;
         if self.body_stage(session, ctx).await? {
             ctx.carriage = Carriage::Passthrough;
             return Ok(());
@@ -139,10 +140,14 @@ impl Gate {
     /// Reads and inspects the body where there is one to inspect, and forwards it. `true`: Pingora is to carry it.
     async fn body_stage(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Halt> {
         let Some(routed) = &ctx.routed else { return Ok(true) };
-        let (route, api) = (routed.route.clone(), routed.api);
+        let (route, api, websocket) = (routed.route.clone(), routed.api, routed.websocket);
         if session.is_body_empty() {
             self.admit_body(session, ctx).await?;
-            return Ok(true);
+            if websocket {
+                return Ok(true);
+            }
+            self.exchange(session, ctx, Bytes::new()).await?;
+            return Ok(false);
         }
         refuse_encodings(&session.req_header().headers)?;
         let declared = declared_type(&session.req_header().headers);
@@ -215,7 +220,9 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         let uri = Uri::builder()
             .scheme(http::uri::Scheme::HTTP)
             .authority(upstream.authority.clone())
@@ -233,18 +240,17 @@ impl Gate {
         }
         let mut watch = Watch::new(session);
         let mut tally = Tally::default();
-        let draining = self.stop.draining();
         let dressing = &*ctx;
-        let ended = exchange::carry(session, &mut watch, &upstream, request, &mut tally, |head| {
+        let ended = exchange::carry(session, &mut watch, &upstream, request, &mut tally, |session, head| {
+            if self.stop.draining() {
+                session.set_keepalive(None);
+            }
             if let Some(routed) = &dressing.routed {
                 hide_upstream(head, upstream.authority.as_str(), &routed.client, routed.authority.as_deref());
             }
             dress(head, dressing, Author::Upstream);
         })
         .await;
-        if draining {
-            session.set_keepalive(None);
-        }
         ctx.upstream_first_byte = tally.first_byte;
         let outcome = match &ended {
             Ended::Served => Outcome::Served,

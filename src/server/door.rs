@@ -83,10 +83,11 @@ impl Tenure {
 
     /// A head came that is no HTTP.
     pub(super) fn head_unparsed(&self) {
+        self.observer.metrics().head_abandoned();
         self.observer.event(&SecurityEvent {
             at: self.clock.now(),
             reason: Reason::MalformedRequest,
-            detail: "The request head is not HTTP/1.1 (RFC 9112).",
+            detail: "The request head is not HTTP (RFC 9112).",
             client_address: self.peer,
             user: None,
             session: None,
@@ -126,7 +127,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     pub fn new(app: A, caps: ConnectionCaps, observer: Arc<Observer>, clock: Clock) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = caps.h2c;
-        options.keepalive_request_limit = Some(caps.requests);
+        // Pingora counts the requests that may follow the first.
+        options.keepalive_request_limit = Some(caps.requests.saturating_sub(1));
         options.h2_idle_timeout = Some(caps.idle);
         let mut h2 = default_h2_options();
         h2.max_concurrent_streams(caps.h2_streams)

@@ -23,11 +23,11 @@ use super::door::Tenure;
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The answer to a head that can't be parsed.
-const UNPARSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: 141\r\n\
+const UNPARSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: 137\r\n\
     Cache-Control: no-store\r\nX-Tidegate-Reason: malformed_request\r\nX-Content-Type-Options: nosniff\r\n\
     X-Frame-Options: DENY\r\nReferrer-Policy: strict-origin-when-cross-origin\r\nX-XSS-Protection: 1; mode=block\r\n\
     Content-Security-Policy: default-src 'self'\r\nCross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"The request head is not HTTP/1.1 (RFC 9112).\",\
+    {\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"The request head is not HTTP (RFC 9112).\",\
     \"code\":\"malformed_request\"}\n";
 
 /// Caps on a request head while it is being read.

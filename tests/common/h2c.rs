@@ -66,7 +66,8 @@ impl H2 {
     pub fn open(&mut self, ask: &Ask) -> (Feed, JoinHandle<hyper::Result<Answer>>) {
         let (feed, pieces) = mpsc::channel(1);
         let sending = self.sender.send_request(request(ask, Pieces(pieces).boxed()));
-        let answer = async move { Ok(collect(within("an answer", sending).await?).await) };
+        let answer =
+            async move { Ok(within("a whole answer", collect(within("an answer", sending).await?)).await) };
         (feed, tokio::spawn(answer))
     }
 
@@ -78,7 +79,7 @@ impl H2 {
 
     async fn send(&mut self, ask: &Ask, body: OutBody) -> hyper::Result<Answer> {
         let response = within("an answer", self.sender.send_request(request(ask, body))).await?;
-        Ok(collect(response).await)
+        Ok(within("a whole answer", collect(response)).await)
     }
 }
 
@@ -106,7 +107,7 @@ async fn collect(response: http::Response<Incoming>) -> Answer {
     let mut answer =
         Answer { status: head.status.as_u16(), fields: pairs(&head.headers), ..Answer::default() };
     loop {
-        match within("a frame", body.frame()).await {
+        match body.frame().await {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => answer.body.extend(data),
                 Err(frame) => answer.trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),

@@ -143,7 +143,7 @@ impl Wire {
         let Self { reader, writer, unread, reset } = self;
         let mut incoming = Incoming { reader, unread, reset };
         let sending = within("sending", writer.write_all(request.as_ref()));
-        tokio::join!(incoming.answer(head_only), sending).0
+        within("a whole answer", async { tokio::join!(incoming.answer(head_only), sending).0 }).await
     }
 
     fn incoming(&mut self) -> Incoming<'_> {
@@ -152,7 +152,7 @@ impl Wire {
 
     /// The answer to anything but HEAD.
     pub async fn answer(&mut self) -> Answer {
-        self.incoming().answer(false).await
+        within("a whole answer", self.incoming().answer(false)).await
     }
 
     /// The next head, 1xx included; `None` at the end of the connection.
@@ -188,7 +188,7 @@ impl Wire {
     /// Everything until the other side ends the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut incoming = self.incoming();
-        while incoming.more().await {}
+        within("the end of the connection", async { while incoming.more().await {} }).await;
         std::mem::take(&mut self.unread)
     }
 
