@@ -19,6 +19,17 @@ pub enum Unread {
     Gone,
 }
 
+/// What a body looks like from its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// JSON to some parser, whatever its type says.
+    Json,
+    /// Nothing but blanks as far as was looked; JSON may follow.
+    Hidden,
+    /// Something else, or nothing.
+    Other,
+}
+
 /// Bytes that are looked at, at most. What passes through after all is kept by Pingora up to 64 KiB.
 const PEEKED: usize = 32 * 1024;
 
@@ -35,8 +46,8 @@ impl BodyReader {
         Self { deadline: Instant::now() + allowed, allowed, first: None }
     }
 
-    /// Reads until the body can be told by its first visible byte; empty if there is no body.
-    pub async fn peek(&mut self, session: &mut Session) -> Result<&[u8], Unread> {
+    /// Reads until the body can be told by its first visible byte.
+    pub async fn peek(&mut self, session: &mut Session) -> Result<Look, Unread> {
         if self.first.is_none() {
             self.invite(session).await?;
             let mut first = self.next(session).await?.unwrap_or_default();
@@ -46,7 +57,11 @@ impl BodyReader {
             }
             self.first = Some(first);
         }
-        Ok(self.first.as_deref().unwrap_or_default())
+        Ok(match opener(self.first.as_deref().unwrap_or_default()) {
+            Some(b'{' | b'[') => Look::Json,
+            None if !session.is_body_done() => Look::Hidden,
+            _ => Look::Other,
+        })
     }
 
     /// Reads the rest. `cap` in bytes; `setting` names the key that sets it.

@@ -187,9 +187,14 @@ impl ProxyHttp for Shared {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
+        if end && body.as_ref().is_some_and(Bytes::is_empty) && !session.was_upgraded() {
+            // Pingora would write it as a chunk of no bytes, which ends the body, and then end the body once more: the
+            // second end would be read as the beginning of the next request on the upstream's connection.
+            *body = None;
+        }
         self.0.count_request_body(session, body.as_ref(), ctx)
     }
 

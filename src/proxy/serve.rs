@@ -13,7 +13,9 @@ use tracing::error;
 
 use super::Gate;
 use super::api::Api;
-use super::body::{self, BodyReader, Declared, Unread, declared_length, declared_type, looks_like_json};
+use super::body::{
+    self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
+};
 use super::context::Context;
 use super::exchange::{self, Ended, Tally};
 use super::forward::{Told, hide_upstream};
@@ -163,19 +165,20 @@ impl Gate {
             session.enable_retry_buffering();
         }
         let mut reader = BodyReader::new(ctx.live.timeouts.request_body);
-        let json = looks_like_json(reader.peek(session).await?) || declared == Declared::Json;
-        let inspected = route.inspect == Inspect::Auto && (json || known);
+        let look = reader.peek(session).await?;
+        let inspected = route.inspect == Inspect::Auto && (known || look != Look::Other);
         if !inspected {
             self.admit_body(session, ctx).await?;
             return Ok(true);
         }
-        if json && body::foreign_charset(&session.req_header().headers) {
+        let declared_json = declared == Declared::Json || look == Look::Json;
+        if declared_json && body::foreign_charset(&session.req_header().headers) {
             let detail = "A JSON body is UTF-8 (RFC 8259 §8.1); its Content-Type names another charset.";
             return Err(Refusal::new(Reason::UnsupportedCharset, detail, "").into());
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let body = reader.whole(session, caps.body(kind), kind.setting()).await?;
-        if json {
+        if declared_json || looks_like_json(&body) {
             self.inspect(&body, ctx)?;
         }
         self.admit_body(session, ctx).await?;
