@@ -51,6 +51,9 @@ pub struct Settings {
     pub level: Level,
     /// Store of counters.
     pub store: Arc<MemoryStore>,
+    /// Path on which a guard panics.
+    #[cfg(debug_assertions)]
+    panic_on: Option<Box<str>>,
 }
 
 /// What can't change while the server runs.
@@ -91,6 +94,19 @@ impl ServerSettings {
 }
 
 impl Settings {
+    /// Makes a guard panic on `path`, for the test that a panic costs one request only. Debug builds alone have it.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub fn inject_panic_on_path(&mut self, path: &str) {
+        self.panic_on = Some(path.into());
+    }
+
+    /// Panics if a test asked for it.
+    #[cfg(debug_assertions)]
+    pub(crate) fn panic_if_asked(&self, path: &str) {
+        assert!(self.panic_on.as_deref() != Some(path), "a panic that a test asked for");
+    }
+
     /// The route of a request. `host` in lower case, without port.
     pub fn route(&self, host: &str, path: &str, method: &Method) -> Option<Arc<Route>> {
         self.routes.iter().find(|route| route.matcher.matches(host, path, method)).cloned()
@@ -181,6 +197,8 @@ impl Config {
             routes,
             upstreams,
             store,
+            #[cfg(debug_assertions)]
+            panic_on: None,
         })
     }
 

@@ -118,6 +118,8 @@ impl Gate {
     /// All that can be decided from the head, cheapest first, and the draws that stand whatever follows.
     async fn head_stage(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
+        #[cfg(debug_assertions)]
+        ctx.live.panic_if_asked(&routed.path);
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tidegate::config::{Config, Overrides};
+use tidegate::config::{Config, Overrides, Settings};
 use tidegate::server::{self, Running};
 use tidegate::state::{ManualClock, Timestamp};
 use tokio::task::block_in_place;
@@ -25,9 +25,24 @@ pub fn gate(upstream: SocketAddr, settings: &str) -> Gate {
     Gate::start(upstream, settings).unwrap_or_else(|why| panic!("the gate does not start: {why}\n{settings}"))
 }
 
+/// As [`gate`], with settings that no file can set.
+#[track_caller]
+pub fn gate_with(upstream: SocketAddr, settings: &str, adjust: impl FnOnce(&mut Settings)) -> Gate {
+    Gate::start_with(upstream, settings, adjust)
+        .unwrap_or_else(|why| panic!("the gate does not start: {why}"))
+}
+
 impl Gate {
     /// As [`gate`], where a test expects that it may fail.
     pub fn start(upstream: SocketAddr, settings: &str) -> Result<Self, String> {
+        Self::start_with(upstream, settings, |_| ())
+    }
+
+    fn start_with(
+        upstream: SocketAddr,
+        settings: &str,
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Result<Self, String> {
         let scratch = Scratch::new();
         let (access, events) = (scratch.path("access.log"), scratch.path("events.log"));
         let (access, events) = (access.display(), events.display());
@@ -52,7 +67,8 @@ impl Gate {
         let running = block_in_place(|| {
             let config = Config::from_text(&yaml, "test.yaml", &Overrides::default(), &|_| None)
                 .map_err(|e| text(&e))?;
-            let settings = config.resolve(&hand.clock()).map_err(|e| text(&e))?;
+            let mut settings = config.resolve(&hand.clock()).map_err(|e| text(&e))?;
+            adjust(&mut settings);
             server::start(settings, hand.clock()).map_err(|e| text(&e))
         })?;
         Ok(Self { running: Some(running), hand, scratch })

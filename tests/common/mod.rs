@@ -11,7 +11,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use ask::{Ask, BOTH, Via};
-pub use gate::{Gate, Scratch, assert_refused, gate};
+pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
 pub use upstream::{OK_JSON, Peer, Request, Upstream, unreachable};
 pub use wire::{Answer, Head, Wire};
