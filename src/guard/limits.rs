@@ -345,3 +345,124 @@ fn subject_of(by: &By, drawer: &Drawer<'_>) -> Option<Subject> {
         By::Header(name) => Subject::header(name.as_str(), drawer.headers.get(name)?.as_bytes()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing::Request;
+    use crate::proxy::client::{DigestKey, SubjectId};
+
+    fn rules() -> ClientRules {
+        ClientRules {
+            trusted_proxies: Vec::new(),
+            key_headers: Vec::new(),
+            key_parameters: Vec::new(),
+            session_cookies: Vec::new(),
+            session_headers: Vec::new(),
+            device_header: HeaderName::from_static("x-device-id"),
+            secret: DigestKey::new(b"test"),
+        }
+    }
+
+    fn config(counts: Counts, by: &[By]) -> Config {
+        let windows = vec![Rate { max: 5, window: Duration::from_secs(60) }];
+        Config {
+            enabled: true,
+            counts,
+            by: by.to_vec(),
+            windows,
+            classes: BTreeMap::new(),
+            environment: None,
+        }
+    }
+
+    fn limits(all: &[(&str, Config)]) -> Limits {
+        let named = all.iter().map(|(name, config)| ((*name).into(), Toggle::On(config.clone()))).collect();
+        Limits::build(&Named(named), |_| None).expect("limits")
+    }
+
+    /// What a request draws from before its body is read, and after: names of limits and kinds of subjects.
+    fn drawn(
+        limits: &Limits,
+        request: &Request,
+        traffic: Traffic,
+        status: bool,
+    ) -> [Vec<(String, &'static str)>; 2] {
+        let (rules, head) = (rules(), Head { traffic, ..request.head() });
+        let drawer = Drawer::of(&head, &rules, "default", status);
+        [limits.head_draws(&drawer), limits.body_draws(&drawer)].map(|draws| {
+            let names = draws.as_slice().iter();
+            names.map(|draw| (draw.limit.name().to_owned(), draw.subject.kind().name())).collect()
+        })
+    }
+
+    /// A limit of the address must stand before the body is read, or refusals would be free probes.
+    #[test]
+    fn limits_of_the_address_are_drawn_first() {
+        let limits = limits(&[
+            ("pages", config(Counts::Page, &[By::Address])),
+            ("api", config(Counts::Api, &[By::Address])),
+            ("ai", config(Counts::Ai, &[By::User])),
+            ("status", config(Counts::Status, &[By::Address])),
+        ]);
+        let request = Request::new(http::Method::POST);
+        let own = |name: &str| vec![(name.to_owned(), "address")];
+        assert_eq!(drawn(&limits, &request, Traffic::Page, false), [own("pages"), vec![]]);
+        assert_eq!(drawn(&limits, &request, Traffic::Api, false), [own("api"), vec![]]);
+        assert_eq!(drawn(&limits, &request, Traffic::Ai, false), [own("api"), own("ai")]);
+        assert_eq!(drawn(&limits, &request, Traffic::Page, true), [own("status"), vec![]]);
+    }
+
+    /// Inventing keys must gain nothing: a key that nobody has verified draws from its address, too.
+    #[test]
+    fn keys_draw_beside_their_address() {
+        let limits = limits(&[("ai", config(Counts::Ai, &[By::User]))]);
+        let mut request = Request::new(http::Method::POST);
+        request.client.user = Some(SubjectId(7));
+        let [_, body] = drawn(&limits, &request, Traffic::Ai, false);
+        assert_eq!(body, [("ai".to_owned(), "address"), ("ai".to_owned(), "user")]);
+    }
+
+    /// What a request does not have can't be counted, and must not be counted together with what others don't have.
+    #[test]
+    fn absent_subjects_draw_nothing() {
+        let by_both = config(Counts::All, &[By::Session, By::Device]);
+        let limits = limits(&[("session", config(Counts::All, &[By::Session])), ("both", by_both)]);
+        let mut request = Request::new(http::Method::POST);
+        assert_eq!(drawn(&limits, &request, Traffic::Api, false), [vec![], vec![]]);
+        request.client.session = Some(SubjectId(7));
+        let [_, body] = drawn(&limits, &request, Traffic::Api, false);
+        assert_eq!(body, [("session".to_owned(), "session")]);
+        request.client.device = Some(SubjectId(8));
+        let [_, body] = drawn(&limits, &request, Traffic::Api, false);
+        assert_eq!(body[1..], [("both".to_owned(), "combination")]);
+    }
+
+    /// Classes have windows of their own; an overridden limit a counter of its own, and a name that tells whose it is.
+    #[test]
+    fn classes_and_routes_have_their_own_counters() {
+        let mut ai = config(Counts::Ai, &[By::User]);
+        ai.environment = Some("RATE_LIMIT_AI_PER_MINUTE".into());
+        ai.classes.insert(ClassName::Keyed, vec![Rate { max: 50, window: Duration::from_secs(60) }]);
+        let named = Named(vec![("ai".into(), Toggle::On(ai))]);
+        let shared = Limits::build(&named, |_| None).expect("limits");
+        let owned = Limits::build(&named, |_| Some("chat")).expect("limits");
+        let mut request = Request::new(http::Method::POST);
+        assert_eq!(drawn(&owned, &request, Traffic::Ai, false)[1][0].0, "chat/ai");
+        request.client.class = ClientClass::Keyed;
+        assert_eq!(drawn(&shared, &request, Traffic::Ai, false)[1][0].0, "ai.keyed");
+        assert_eq!(&*shared.body[0].setting, "limits.ai (RATE_LIMIT_AI_PER_MINUTE)");
+        assert_eq!(&*owned.body[0].setting, "limits.ai of the route chat");
+    }
+
+    /// A limit that can't be counted is told at start, by its key.
+    #[test]
+    fn bad_limits_are_named() {
+        let no_subject = Named(vec![("ai".into(), Toggle::On(config(Counts::Ai, &[])))]);
+        assert_eq!(Limits::build(&no_subject, |_| None).err().expect("nobody").key, "limits.ai");
+        let off = Named(vec![("ai".into(), Toggle::Off)]);
+        assert!(Limits::build(&off, |_| None).expect("off").body.is_empty());
+        assert!(By::try_from("header:X-Org".to_owned()).is_ok());
+        assert!(By::try_from("nobody".to_owned()).is_err());
+    }
+}
