@@ -3,25 +3,45 @@
 use std::time::Instant;
 
 use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{HeaderMap, Method};
-use pingora::proxy::Session;
+use http::{HeaderMap, HeaderValue, Method};
+use pingora::protocols::http::ServerSession;
 
 use super::Gate;
-use super::api::{self, Api};
+use super::api::{self, Api, ErrorShape};
 use super::client::Claims;
 use super::context::{Context, Routed};
 use super::path::{NormalPath, clean_query, split_target};
 use super::respond::DRAIN_TIME;
 use super::route::Route;
 use crate::guard::{Head, Reason, Refusal, Traffic, Verdict, hygiene};
+use crate::observe::Carriage;
 use crate::server::door::client_stream;
 
 impl Gate {
+    /// A request of which nothing is known yet.
+    pub(super) fn context(&self) -> Context {
+        Context {
+            live: self.live(),
+            started: Instant::now(),
+            began: self.clock.now(),
+            request_id: HeaderValue::from_static("-"),
+            routed: None,
+            shape: ErrorShape::Problem,
+            carriage: Carriage::Gate,
+            refusal: None,
+            received: 0,
+            upstream_first_byte: None,
+            upstream_called: None,
+            admission: None,
+            places: None,
+            in_flight: None,
+        }
+    }
+
     /// The head is complete: disarms its deadline, and looks at its bytes before anything is made of them.
-    pub(super) fn begin(&self, session: &mut Session, ctx: &mut Context) {
+    pub(super) fn begin(&self, session: &mut ServerSession) -> Context {
+        let mut ctx = self.context();
         ctx.in_flight = Some(self.stop.enter());
-        ctx.started = Instant::now();
-        ctx.began = self.clock.now();
         ctx.request_id = self.ids.of(&session.req_header().headers);
         let rules = &ctx.live.hygiene;
         let raw = client_stream(session).map(|io| io.head_done(|raw| check_head_of(raw, rules)));
@@ -30,6 +50,12 @@ impl Gate {
             hygiene::check_h2_head(session.req_header(), has_body, rules)
         });
         ctx.refusal = verdict.err();
+        self.govern(session, &ctx);
+        ctx
+    }
+
+    /// Sets what bounds the connection while this request lasts, and after.
+    pub(super) fn govern(&self, session: &mut ServerSession, ctx: &Context) {
         if session.get_keepalive().is_some() && !self.stop.draining() {
             session.set_keepalive(Some(ctx.live.server.connections.idle.as_secs().max(1)));
         } else {
@@ -40,7 +66,7 @@ impl Gate {
     }
 
     /// Finds out who asks for what, and under which route.
-    pub(super) fn understand(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
+    pub(super) fn understand(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Refusal> {
         let live = ctx.live.clone();
         let head = session.req_header();
         let (raw_path, raw_query) = split_target(head.raw_path());
@@ -100,7 +126,7 @@ fn check_head_of(raw: &[u8], rules: &hygiene::Hygiene) -> Verdict {
 
 impl Routed {
     /// The view that guards get.
-    pub(super) fn head<'a>(&'a self, session: &'a Session) -> Head<'a> {
+    pub(super) fn head<'a>(&'a self, session: &'a ServerSession) -> Head<'a> {
         let head = session.req_header();
         Head {
             method: &head.method,
@@ -117,7 +143,7 @@ impl Routed {
 }
 
 /// `:authority` in HTTP/2 (an absolute-form target's in HTTP/1, which was checked against `Host`), else `Host`.
-fn authority_of(session: &Session) -> Option<String> {
+fn authority_of(session: &ServerSession) -> Option<String> {
     let head = session.req_header();
     let host = || head.headers.get(HOST)?.to_str().ok().map(str::to_owned);
     head.uri.authority().map(|a| a.as_str().to_owned()).or_else(host)
