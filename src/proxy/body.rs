@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Version};
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession;
 use tokio::time::{Instant, timeout_at};
 
 use crate::guard::{Reason, Refusal};
+use crate::server::door::client_stream;
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl BodyReader {
     }
 
     /// Reads until the body can be told by its first visible byte.
-    pub async fn peek(&mut self, session: &mut Session) -> Result<Look, Unread> {
+    pub async fn peek(&mut self, session: &mut ServerSession) -> Result<Look, Unread> {
         if self.first.is_none() {
             self.invite(session).await?;
             let mut first = self.next(session).await?.unwrap_or_default();
@@ -64,10 +65,24 @@ impl BodyReader {
         })
     }
 
+    /// The same, where the body may stream through after all: what is read is kept to be read again.
+    pub async fn peek_kept(&mut self, session: &mut ServerSession) -> Result<Look, Unread> {
+        if let Some(io) = client_stream(session) {
+            io.keep(true);
+        } else {
+            session.enable_retry_buffering();
+        }
+        let look = self.peek(session).await;
+        if let Some(io) = client_stream(session) {
+            io.keep(false);
+        }
+        look
+    }
+
     /// Reads the rest. `cap` in bytes; `setting` names the key that sets it.
     pub async fn whole(
         mut self,
-        session: &mut Session,
+        session: &mut ServerSession,
         cap: u64,
         setting: &'static str,
     ) -> Result<Bytes, Unread> {
@@ -98,7 +113,7 @@ impl BodyReader {
     }
 
     /// Pingora never sends `100 Continue` by itself.
-    async fn invite(&self, session: &mut Session) -> Result<(), Unread> {
+    async fn invite(&self, session: &mut ServerSession) -> Result<(), Unread> {
         let request = session.req_header();
         let expects =
             request.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -109,7 +124,7 @@ impl BodyReader {
         Ok(())
     }
 
-    async fn next(&self, session: &mut Session) -> Result<Option<Bytes>, Unread> {
+    async fn next(&self, session: &mut ServerSession) -> Result<Option<Bytes>, Unread> {
         match timeout_at(self.deadline, session.read_request_body()).await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(unread(&error)),

@@ -3,24 +3,22 @@
 //! Every wait has a deadline of this loop's own, because Pingora's restart whenever a read is dropped. Once the final
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper_util::client::legacy;
+use http_body_util::Full;
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
+use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::{Framing, strip_hop_by_hop};
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
-use crate::upstream::{Timeouts, Upstream};
+use crate::upstream::{Answer, CallError, Timeouts, Upstream};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -46,24 +44,23 @@ pub struct Tally {
 
 /// Sends `request` to `upstream` and its answer to the client. `dress` applies the response guards to the head.
 pub async fn carry(
-    session: &mut Session,
+    session: &mut ServerSession,
     watch: &mut Watch,
     upstream: &Upstream,
     request: http::Request<Full<Bytes>>,
     tally: &mut Tally,
-    dress: impl FnOnce(&mut Session, &mut ResponseHeader),
+    dress: impl FnOnce(&mut ServerSession, &mut ResponseHeader),
 ) -> Ended {
     let started = Instant::now();
     let deadline = started + upstream.timeouts.first_byte;
-    let answer = timeout_at(deadline, upstream.pool().request(request));
-    let response = match watch.during(session, answer).await {
+    let answer = timeout_at(deadline, upstream.pool().call(request));
+    let (parts, answer) = match watch.during(session, answer).await {
         Err(Gone) => return Ended::ClientGone,
         Ok(Err(_)) => return Ended::Failed(no_first_byte()),
         Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
-        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Ok(answer))) => answer,
     };
     tally.first_byte = Some(started.elapsed());
-    let (parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ended::Failed(unasked_switch());
     }
@@ -72,9 +69,9 @@ pub async fn carry(
     if stream {
         watch.strict(session);
     }
-    let mut head = head_for(session, parts, body.is_end_stream());
+    let mut head = head_for(session, parts, answer.is_end());
     dress(session, &mut head);
-    relay(session, watch, head, body, &pace, tally).await
+    relay(session, watch, head, answer, &pace, tally).await
 }
 
 /// When to give up, by the kind of answer.
@@ -100,20 +97,20 @@ impl Pace {
 }
 
 async fn relay(
-    session: &mut Session,
+    session: &mut ServerSession,
     watch: &mut Watch,
     head: ResponseHeader,
-    mut body: Incoming,
+    mut answer: Answer<'_>,
     pace: &Pace,
     tally: &mut Tally,
 ) -> Ended {
-    let bodiless = body.is_end_stream();
+    let bodiless = answer.is_end();
     let mut tasks = vec![HttpTask::Header(Box::new(head), bodiless)];
     let mut last = bodiless;
     loop {
         if !tasks.is_empty() {
             let batch = std::mem::take(&mut tasks);
-            match timeout_at(pace.within(pace.write), session.write_response_tasks(batch)).await {
+            match timeout_at(pace.within(pace.write), session.response_duplex_vec(batch)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => return Ended::ClientGone,
             }
@@ -123,7 +120,7 @@ async fn relay(
         }
         let frame = tokio::select! {
             biased;
-            frame = body.frame() => frame,
+            frame = answer.frame() => frame,
             Gone = watch.gone(session) => return Ended::ClientGone,
             () = sleep_until(pace.within(pace.read)) => return truncated("the upstream fell silent"),
         };
@@ -136,7 +133,7 @@ async fn relay(
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     tally.received += data.len() as u64;
-                    last = body.is_end_stream();
+                    last = answer.is_end();
                     tasks.push(HttpTask::Body(Some(data), last));
                 }
                 Err(frame) => {
@@ -152,7 +149,7 @@ async fn relay(
 const DRESSED: usize = 16;
 
 /// The head as this client's connection needs it: framing by its protocol, no field of the upstream's connection.
-fn head_for(session: &Session, mut parts: response::Parts, empty: bool) -> ResponseHeader {
+fn head_for(session: &ServerSession, mut parts: response::Parts, empty: bool) -> ResponseHeader {
     parts.headers.reserve(DRESSED);
     let mut head = ResponseHeader::from(parts);
     let chunked = head.headers.contains_key(TRANSFER_ENCODING);
@@ -194,36 +191,23 @@ fn no_first_byte() -> Refusal {
     )
 }
 
-/// What the client is told; the cause itself goes to the log, since it may name addresses.
-fn refusal_of(error: &legacy::Error) -> Refusal {
-    if !error.is_connect() {
-        return Refusal::new(
-            Reason::UpstreamFailed,
-            "The upstream broke off or answered what is not HTTP.",
-            "",
-        );
-    }
-    if is_timeout(error) {
-        Refusal::new(
+/// What the client is told; the cause itself stays here, since it may name addresses.
+fn refusal_of(error: &CallError) -> Refusal {
+    match error {
+        CallError::Broken(_) => {
+            Refusal::new(Reason::UpstreamFailed, "The upstream broke off or answered what is not HTTP.", "")
+        }
+        CallError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => Refusal::new(
             Reason::UpstreamTimeout,
             "The upstream could not be reached in time.",
             "timeouts.connect",
-        )
-    } else {
-        Refusal::new(Reason::UpstreamUnreachable, "The upstream can't be reached.", "upstream (UPSTREAM_URL)")
+        ),
+        CallError::Connect(_) => Refusal::new(
+            Reason::UpstreamUnreachable,
+            "The upstream can't be reached.",
+            "upstream (UPSTREAM_URL)",
+        ),
     }
-}
-
-fn is_timeout(error: &legacy::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
-        {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
 }
 
 fn truncated(why: &'static str) -> Ended {

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Method};
-use pingora::proxy::Session;
+use http::{HeaderMap, HeaderValue, Method};
+use pingora::protocols::http::ServerSession;
 
 use super::Gate;
-use super::api::{self, Api};
+use super::api::{self, Api, ErrorShape};
 use super::body::declared_length;
 use super::client::Claims;
 use super::context::{Context, Routed};
@@ -15,14 +15,35 @@ use super::path::{NormalPath, clean_query, split_target};
 use super::respond::DRAIN_TIME;
 use super::route::Route;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
+use crate::observe::Carriage;
 use crate::server::door::client_stream;
 
 impl Gate {
+    /// A request of which nothing is known yet.
+    pub(super) fn context(&self) -> Context {
+        Context {
+            live: self.live(),
+            started: Instant::now(),
+            began: self.clock.now(),
+            request_id: HeaderValue::from_static("-"),
+            routed: None,
+            shape: ErrorShape::Problem,
+            head_passed: false,
+            carriage: Carriage::Gate,
+            refusal: None,
+            received: 0,
+            upstream_first_byte: None,
+            upstream_called: None,
+            admission: None,
+            places: None,
+            in_flight: None,
+        }
+    }
+
     /// The head is complete: disarms its deadline, and looks at its bytes before anything is made of them.
-    pub(super) fn begin(&self, session: &mut Session, ctx: &mut Context) {
+    pub(super) fn begin(&self, session: &mut ServerSession) -> Context {
+        let mut ctx = self.context();
         ctx.in_flight = Some(self.stop.enter());
-        ctx.started = Instant::now();
-        ctx.began = self.clock.now();
         ctx.request_id = self.ids.of(&session.req_header().headers);
         let rules = &ctx.live.hygiene;
         let declared = declared_length(&session.req_header().headers).unwrap_or(0);
@@ -41,8 +62,17 @@ impl Gate {
             hygiene::check_h2_head(session.req_header(), has_body, rules)
         });
         ctx.refusal = verdict.err();
-        // A pipelined request behind this one is not served: its bytes were read, and are lost.
-        if session.get_keepalive().is_some() && !self.stop.draining() && !pipelined {
+        if pipelined {
+            // The request behind this one is not served: its bytes were read, and are lost.
+            session.set_keepalive(None);
+        }
+        self.govern(session, &ctx);
+        ctx
+    }
+
+    /// Sets what bounds the connection while this request lasts, and after.
+    pub(super) fn govern(&self, session: &mut ServerSession, ctx: &Context) {
+        if session.get_keepalive().is_some() && !self.stop.draining() {
             session.set_keepalive(Some(ctx.live.server.connections.idle.as_secs().max(1)));
         } else {
             session.set_keepalive(None);
@@ -52,7 +82,7 @@ impl Gate {
     }
 
     /// Finds out who asks for what, and under which route.
-    pub(super) fn understand(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
+    pub(super) fn understand(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Refusal> {
         let live = ctx.live.clone();
         let head = session.req_header();
         let (raw_path, raw_query) = split_target(head.raw_path());
@@ -106,7 +136,7 @@ impl Gate {
 
 impl Routed {
     /// The view that guards get.
-    pub(super) fn head<'a>(&'a self, session: &'a Session) -> Head<'a> {
+    pub(super) fn head<'a>(&'a self, session: &'a ServerSession) -> Head<'a> {
         let head = session.req_header();
         Head {
             method: &head.method,
@@ -123,7 +153,7 @@ impl Routed {
 }
 
 /// `:authority` in HTTP/2 (an absolute-form target's in HTTP/1, which was checked against `Host`), else `Host`.
-fn authority_of(session: &Session) -> Option<String> {
+fn authority_of(session: &ServerSession) -> Option<String> {
     let head = session.req_header();
     let host = || head.headers.get(HOST)?.to_str().ok().map(str::to_owned);
     head.uri.authority().map(|a| a.as_str().to_owned()).or_else(host)

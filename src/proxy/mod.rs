@@ -1,10 +1,12 @@
-//! The proxy: Pingora's hooks, each of which only delegates. `serve` is the one way through.
+//! The proxy: `entry` reads a request, `serve` is its one way through. What is to stream goes on through Pingora's
+//! hooks, each of which only delegates.
 
 pub mod api;
 mod body;
 pub mod client;
 mod context;
 mod draw;
+mod entry;
 mod exchange;
 mod forward;
 mod intake;
@@ -21,7 +23,7 @@ mod status;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -30,21 +32,20 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
-use tracing::debug;
 
 pub use context::Context;
+pub use entry::Entry;
 pub use forward::{Forwarding, Told};
 pub use live::Live;
 
 use crate::config::Settings;
 use crate::guard::chain::Timers;
-use crate::observe::{Carriage, Observer};
+use crate::observe::Observer;
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
 use crate::state::{Clock, MemoryStore};
-use api::ErrorShape;
 use request_id::RequestIds;
 
 /// The gate: what all requests share.
@@ -60,9 +61,8 @@ pub struct Gate {
     ids: RequestIds,
 }
 
-/// The gate as Pingora's proxy sees it.
-#[derive(Clone)]
-pub struct Shared(pub Arc<Gate>);
+/// The gate as Pingora's proxy sees it: for requests that stream through.
+pub struct Shared(Arc<Gate>);
 
 impl Gate {
     /// Joins the parts.
@@ -117,7 +117,7 @@ impl Gate {
         &self.clock
     }
 
-    /// What is due now and then: names looked up, counters swept.
+    /// What is due now and then: names looked up, idle connections closed, counters swept.
     pub async fn upkeep(&self) {
         let live = self.live();
         for upstream in live.upstreams.iter().filter(|u| !u.endpoints().is_literal()) {
@@ -133,6 +133,7 @@ impl Gate {
                 }
             }
         }
+        live.upstreams.iter().for_each(|upstream| upstream.pool().sweep());
         self.store().sweep();
     }
 }
@@ -142,32 +143,12 @@ impl ProxyHttp for Shared {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            live: self.0.live(),
-            started: Instant::now(),
-            began: self.0.clock.now(),
-            request_id: http::HeaderValue::from_static("-"),
-            routed: None,
-            shape: ErrorShape::Problem,
-            head_passed: false,
-            carriage: Carriage::Gate,
-            refusal: None,
-            received: 0,
-            upstream_first_byte: None,
-            upstream_called: None,
-            admission: None,
-            places: None,
-            in_flight: None,
-        }
+        entry::handed_on().unwrap_or_else(|| self.0.context())
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        self.0.begin(session, ctx);
+        self.0.govern(session, ctx);
         Ok(())
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        self.0.serve(session, ctx).await
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
@@ -222,10 +203,7 @@ impl ProxyHttp for Shared {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        if let Some(error) = error {
-            debug!(request_id = ctx.request_id(), kind = error.etype().as_str(), "request ended by an error");
-        }
-        self.0.record(session, error.is_some(), ctx);
+        self.0.record(session, error, ctx);
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {

@@ -1,6 +1,8 @@
 //! Writes a request down once it is over, and settles what is still open.
 
-use pingora::proxy::Session;
+use pingora::Error;
+use pingora::protocols::http::ServerSession;
+use tracing::debug;
 
 use super::Gate;
 use super::context::Context;
@@ -9,11 +11,14 @@ use crate::state::admission::Outcome;
 
 impl Gate {
     /// The end of a request, however it came.
-    pub(super) fn record(&self, session: &Session, failed: bool, ctx: &mut Context) {
+    pub(super) fn record(&self, session: &ServerSession, error: Option<&Error>, ctx: &mut Context) {
+        if let Some(error) = error {
+            debug!(request_id = ctx.request_id(), kind = error.etype().as_str(), "request ended by an error");
+        }
         if let Some(admission) = ctx.admission.take() {
-            admission.settle(match (&ctx.refusal, failed) {
-                (None, false) => Outcome::Served,
-                (None, true) => Outcome::ClientGone,
+            admission.settle(match (&ctx.refusal, error) {
+                (None, None) => Outcome::Served,
+                (None, Some(_)) => Outcome::ClientGone,
                 (Some(_), _) if ctx.carriage == Carriage::Gate => Outcome::NeverSent,
                 (Some(_), _) => Outcome::UpstreamFailed,
             });

@@ -3,8 +3,7 @@
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
+use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType, Result};
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -30,7 +29,7 @@ impl Gate {
     /// Answers a refused request; nothing of it is inspected or forwarded any more.
     pub(super) async fn refuse(
         &self,
-        session: &mut Session,
+        session: &mut ServerSession,
         ctx: &mut Context,
         refusal: Refusal,
     ) -> Result<()> {
@@ -43,7 +42,12 @@ impl Gate {
     }
 
     /// Sends an answer of the gate's own.
-    pub(super) async fn answer(&self, session: &mut Session, ctx: &mut Context, reply: Reply) -> Result<()> {
+    pub(super) async fn answer(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        reply: Reply,
+    ) -> Result<()> {
         let unread = !session.is_body_done();
         if unread || self.stop.draining() {
             session.set_keepalive(None);
@@ -56,7 +60,7 @@ impl Gate {
             tasks.push(HttpTask::Body(Some(reply.body), true));
         }
         let deadline = Instant::now() + ctx.live.timeouts.write;
-        timeout_at(deadline, session.write_response_tasks(tasks))
+        timeout_at(deadline, session.response_duplex_vec(tasks))
             .await
             .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read its answer"))??;
         if unread {
@@ -86,7 +90,7 @@ pub(super) fn dress(head: &mut ResponseHeader, ctx: &Context, author: Author) {
 }
 
 /// None if the client still waits for `100 Continue`: it was never sent, so no body comes.
-async fn drain(session: &mut Session) {
+async fn drain(session: &mut ServerSession) {
     let waits = session.get_header_bytes("expect").eq_ignore_ascii_case(b"100-continue");
     if waits && session.body_bytes_read() == 0 {
         return;

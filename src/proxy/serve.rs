@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Uri, Version};
 use http_body_util::Full;
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use tracing::error;
 
@@ -70,7 +70,7 @@ impl From<Box<Error>> for Halt {
 
 impl Gate {
     /// Serves a request: `Ok(true)` if it was answered, `Ok(false)` if Pingora is to carry it.
-    pub(super) async fn serve(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    pub(super) async fn serve(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<bool> {
         // Pingora has no such net: a panic would only close the connection, and leave no trace.
         let passed = AssertUnwindSafe(self.pass(session, ctx)).catch_unwind().await.unwrap_or_else(|_| {
             self.observer.metrics().panicked();
@@ -98,7 +98,7 @@ impl Gate {
         }
     }
 
-    async fn pass(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Halt> {
+    async fn pass(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let malformed = ctx.refusal.take();
         // Even a malformed request is answered in the shape of the path that it names, if it names one.
         let understood = self.understand(session, ctx);
@@ -116,7 +116,7 @@ impl Gate {
     }
 
     /// All that can be decided from the head, cheapest first, and the draws that stand whatever follows.
-    async fn head_stage(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Halt> {
+    async fn head_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
         ctx.live.panic_if_asked(&routed.path);
@@ -142,7 +142,7 @@ impl Gate {
     }
 
     /// Reads and inspects the body where there is one to inspect, and forwards it. `true`: Pingora is to carry it.
-    async fn body_stage(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Halt> {
+    async fn body_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<bool, Halt> {
         let Some(routed) = &ctx.routed else { return Ok(true) };
         let (route, api, websocket) = (routed.route.clone(), routed.api, routed.websocket);
         if session.is_body_empty() {
@@ -162,12 +162,12 @@ impl Gate {
             caps.check_length(length, kind)?;
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
-        if !known || route.inspect == Inspect::Off {
-            // What is read to be looked at is replayed by Pingora if the body is to stream through after all.
-            session.enable_retry_buffering();
-        }
         let mut reader = BodyReader::new(ctx.live.timeouts.request_body);
-        let look = reader.peek(session).await?;
+        let look = if known && route.inspect != Inspect::Off {
+            reader.peek(session).await?
+        } else {
+            reader.peek_kept(session).await?
+        };
         let inspected = route.inspect == Inspect::Auto && (known || look != Look::Other);
         if !inspected {
             self.admit_body(session, ctx).await?;
@@ -200,7 +200,7 @@ impl Gate {
     }
 
     /// Draws what depends on the body: all granted, or nothing taken.
-    async fn admit_body(&self, session: &Session, ctx: &mut Context) -> Result<(), Halt> {
+    async fn admit_body(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let head = routed.head(session);
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
@@ -209,7 +209,12 @@ impl Gate {
     }
 
     /// Forwards a request that was read whole, and streams the answer back.
-    async fn exchange(&self, session: &mut Session, ctx: &mut Context, body: Bytes) -> Result<(), Halt> {
+    async fn exchange(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        body: Bytes,
+    ) -> Result<(), Halt> {
         ctx.carriage = Carriage::Exchange;
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let upstream = routed.route.upstream.clone();
@@ -228,11 +233,7 @@ impl Gate {
         if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        let uri = Uri::builder()
-            .scheme(http::uri::Scheme::HTTP)
-            .authority(upstream.authority.clone())
-            .path_and_query(&*routed.target)
-            .build()
+        let uri = Uri::try_from(&*routed.target)
             .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
         let mut request = http::Request::new(Full::new(body));
         *request.method_mut() = request_head.method.clone();

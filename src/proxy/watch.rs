@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession;
 use pingora::{ErrorType, Result};
 
 /// The client is gone: nobody is left to answer.
@@ -18,21 +18,21 @@ pub struct Watch {
 
 impl Watch {
     /// Starts watching; the request must have been read whole.
-    pub fn new(session: &mut Session) -> Self {
+    pub fn new(session: &mut ServerSession) -> Self {
         session.set_abort_on_close(false);
         Self { blind: false }
     }
 
     /// From now on a closed sending half counts as leaving: the answer is a stream without end, and browsers close
     /// both halves at once.
-    pub fn strict(&mut self, session: &mut Session) {
+    pub fn strict(&mut self, session: &mut ServerSession) {
         session.set_abort_on_close(true);
     }
 
     /// Resolves when the client has left, else never.
-    pub async fn gone(&mut self, session: &mut Session) -> Gone {
+    pub async fn gone(&mut self, session: &mut ServerSession) -> Gone {
         if !self.blind {
-            match session.downstream_session.read_body_or_idle(true).await {
+            match session.read_body_or_idle(true).await {
                 Err(e) if *e.etype() == ErrorType::ConnectError => {
                     // "Sent data after end of body": a byte of the next request is lost, so this one is the last.
                     self.blind = true;
@@ -48,7 +48,7 @@ impl Watch {
     /// Does `work` unless the client leaves first.
     pub async fn during<T>(
         &mut self,
-        session: &mut Session,
+        session: &mut ServerSession,
         work: impl Future<Output = T>,
     ) -> Result<T, Gone> {
         tokio::select! {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
     TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest, tls::TlsRef,
@@ -47,6 +48,8 @@ enum Phase {
     Head { since: Instant, timer: Option<Pin<Box<Sleep>>> },
     /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's.
     Open,
+    /// The start of a body that may have to be read again.
+    Kept,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,16 @@ impl GateIo {
         look(&state.head)
     }
 
+    /// From now on, or no longer, what is read behind the head is kept with it.
+    pub fn keep(&self, keep: bool) {
+        self.state().phase = if keep { Phase::Kept } else { Phase::Open };
+    }
+
+    /// The head's bytes and what was kept behind them, to be read again.
+    pub fn rewound(&self) -> BytesMut {
+        BytesMut::from(&self.state().head[..])
+    }
+
     /// Whether bytes of a head came that never became a request (Pingora answered or closed by itself).
     fn head_abandoned(&self) -> bool {
         let state = self.state();
@@ -128,6 +141,10 @@ impl State {
         }
         match &self.phase {
             Phase::Open => return Ok(()),
+            Phase::Kept => {
+                self.head.extend_from_slice(bytes);
+                return Ok(());
+            }
             Phase::Idle => self.phase = Phase::Head { since: Instant::now(), timer: None },
             Phase::Head { since, .. } if since.elapsed() > caps.deadline => return Err(late()),
             Phase::Head { .. } => {}

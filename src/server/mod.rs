@@ -26,7 +26,7 @@ pub use stop::{InFlight, Stop};
 use crate::admin::serve::Admin;
 use crate::config::Settings;
 use crate::observe::Observer;
-use crate::proxy::{Gate, Shared};
+use crate::proxy::{Entry, Gate};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
 use door::Door;
@@ -107,8 +107,8 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let proxy = pingora::proxy::http_proxy(&server.configuration, Shared(gate.clone()));
-    let door = Door::new(proxy, server_settings.connections.clone(), observer.clone(), clock.clone());
+    let entry = Entry::new(gate.clone(), &server.configuration);
+    let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone());
     server.add_service(Inherited::new("traffic", door, traffic, traffic_address, None));
     let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
     server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));

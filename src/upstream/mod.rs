@@ -1,6 +1,7 @@
 //! Upstreams: where they are, how they are reached, and the one peer builder for both carriages.
 
 mod connect;
+mod pool;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,15 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Uri};
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use pingora::upstreams::peer::HttpPeer;
 
-use connect::Connect;
+pub use pool::{Answer, CallError, Pool};
 
 /// Timeouts on the way to an upstream, as run (K3). None is infinite.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +36,6 @@ pub struct Timeouts {
     /// How long an unused upstream connection is kept.
     pub idle: Duration,
 }
-
-/// Pooled HTTP client of the exchange.
-pub type Pool = Client<Connect, Full<Bytes>>;
 
 /// One upstream.
 pub struct Upstream {
@@ -157,12 +151,7 @@ impl Upstream {
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             preferred: AtomicUsize::new(0),
         });
-        let pool = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(timeouts.idle)
-            .pool_timer(TokioTimer::new())
-            .set_host(false)
-            .http1_max_headers(200)
-            .build(Connect::new(endpoints.clone(), timeouts.connect));
+        let pool = Pool::new(endpoints.clone(), timeouts.connect, timeouts.idle);
         let host = HeaderValue::from_str(given.as_str()).map_err(|_| bad("has an odd host name"))?;
         Ok(Self { name: name.into(), authority: given.clone(), host, timeouts, endpoints, pool })
     }
@@ -172,7 +161,7 @@ impl Upstream {
         &self.endpoints
     }
 
-    /// The exchange's client.
+    /// The exchange's connections.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }

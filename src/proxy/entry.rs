@@ -1,0 +1,117 @@
+//! Where requests come in: reads a head, serves the request, and hands what is to stream through on to Pingora's proxy.
+//!
+//! What the gate answers or exchanges never enters that proxy: its future is so large that to set it up for a request
+//! costs more than all guards together.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::Method;
+use pingora::ErrorType;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use pingora::server::configuration::ServerConf;
+use tracing::debug;
+
+use super::context::Context;
+use super::{Gate, Shared};
+use crate::server::door::client_stream;
+
+tokio::task_local! {
+    static HANDED_ON: Cell<Option<Context>>;
+}
+
+/// The request that is being handed on to Pingora's proxy, the first time this is asked for it.
+pub fn handed_on() -> Option<Context> {
+    HANDED_ON.try_with(Cell::take).ok().flatten()
+}
+
+/// The app behind the door.
+pub struct Entry {
+    gate: Arc<Gate>,
+    carrier: Arc<HttpProxy<Shared>>,
+}
+
+impl Entry {
+    /// The way into `gate`.
+    pub fn new(gate: Arc<Gate>, conf: &Arc<ServerConf>) -> Self {
+        let carrier = Arc::new(pingora::proxy::http_proxy(conf, Shared(gate.clone())));
+        Self { gate, carrier }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Entry {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !read_head(&mut session, shutdown).await {
+            return None;
+        }
+        let mut ctx = self.gate.begin(&mut session);
+        match self.gate.serve(&mut session, &mut ctx).await {
+            Ok(true) => {
+                self.gate.record(&session, None, &mut ctx);
+                let settings = HttpPersistentSettings::for_session(&session);
+                let stream = session.finish().await.ok()??;
+                Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+            }
+            Ok(false) => {
+                let session = rewound(session)?;
+                let carried = self.carrier.process_new_http(session, shutdown);
+                HANDED_ON.scope(Cell::new(Some(ctx)), carried).await
+            }
+            Err(error) => {
+                self.gate.record(&session, Some(&error), &mut ctx);
+                None
+            }
+        }
+    }
+
+    async fn http_cleanup(&self) {
+        self.carrier.http_cleanup().await;
+    }
+}
+
+/// Waits for a request; false if none came, or none that can be served.
+async fn read_head(session: &mut ServerSession, shutdown: &ShutdownWatch) -> bool {
+    let mut shutdown = shutdown.clone();
+    let read = tokio::select! {
+        biased;
+        read = session.read_request() => read,
+        _ = shutdown.changed() => return false,
+    };
+    let refused = match read {
+        Ok(true) if session.req_header().method == Method::CONNECT => 405,
+        Ok(came) => return came,
+        Err(error) => {
+            debug!(kind = error.etype().as_str(), "no request could be read");
+            if *error.etype() != ErrorType::InvalidHTTPHeader {
+                session.shutdown().await;
+                return false;
+            }
+            400
+        }
+    };
+    // A client that does not wait for its answer loses it.
+    let _ = session.respond_error(refused).await;
+    session.shutdown().await;
+    false
+}
+
+/// The session as it was before its request was read: Pingora's proxy wants to read it itself. In HTTP/2 there is
+/// nothing to go back to: the head stays with the session, and so does what was read of the body.
+fn rewound(session: ServerSession) -> Option<ServerSession> {
+    let reuses = session.get_keepalive_reuses_remaining();
+    let raw = client_stream(&session).map(|io| io.rewound());
+    let ServerSession::H1(read) = session else { return Some(session) };
+    let mut fresh = ServerSession::new_http1(read.into_inner());
+    fresh.set_keepalive_reuses_remaining(reuses);
+    fresh.set_pipelined_prefix(raw?);
+    Some(fresh)
+}
