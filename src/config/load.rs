@@ -7,7 +7,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error as ProbeEr
 
 use super::error::known_names;
 use super::file::{RouteFile, RouteOwn, ServerFile};
-use super::resolve::RouteEntry;
+use super::routes::RouteEntry;
 use super::{
     ConfigError, ConfigErrors, Lookup, Node, Origin, Value, explain, merge, parse, schema, secret_paths,
 };

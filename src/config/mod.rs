@@ -12,6 +12,7 @@ mod named;
 mod parse;
 mod path;
 mod resolve;
+mod routes;
 mod schema;
 mod secret;
 mod shown;

@@ -9,16 +9,15 @@ use aws_lc_rs::rand;
 use http::Method;
 use http::header::HeaderName;
 
-use super::file::{ForwardHost, Level, MatchFile, RouteFile, RouteOwn, ServerFile};
-use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node, from_node_at};
-use crate::guard::body::BodyGuard;
+use super::file::{Level, RouteFile, ServerFile};
+use super::routes::RouteBuilder;
+use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
+use crate::guard::Guards;
 use crate::guard::hygiene::Hygiene;
-use crate::guard::{GuardParts, Guards};
 use crate::observe::{DefaultLimits, ObserverConfig};
-use crate::proxy::Forwarding;
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::PathRules;
-use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
+use crate::proxy::route::Route;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
@@ -208,101 +207,8 @@ impl Config {
     }
 }
 
-/// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
-pub(super) struct RouteEntry {
-    /// `name`, `match`, and so on.
-    pub own: Node,
-    /// Defaults and overrides merged.
-    pub merged: Node,
-    /// What the route itself says.
-    pub overrides: Node,
-}
-
-impl RouteEntry {
-    fn path(&self, index: usize) -> String {
-        format!("routes[{index}]")
-    }
-}
-
-struct RouteBuilder<'a> {
-    file: &'a ServerFile,
-    server: &'a Node,
-    loopback: bool,
-    timeouts: Timeouts,
-    index: usize,
-    entry: &'a RouteEntry,
-}
-
-impl RouteBuilder<'_> {
-    fn build(&self, upstreams: &mut Vec<Arc<Upstream>>) -> Result<Route, ConfigErrors> {
-        let prefix = self.entry.path(self.index);
-        let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
-        let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
-        let upstream = self.upstream(&own, upstreams)?;
-        let matcher =
-            matcher(&own.matches).map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
-        let guards = self.guards(&own.name, file)?;
-        Ok(Route {
-            index: self.index,
-            name: own.name.into(),
-            matcher,
-            api: own.api,
-            traffic: own.traffic,
-            inspect: own.inspect.unwrap_or(Inspect::Auto),
-            upstream,
-            guards,
-        })
-    }
-
-    fn upstream(&self, own: &RouteOwn, all: &mut Vec<Arc<Upstream>>) -> Result<Arc<Upstream>, ConfigError> {
-        let (url, key) = match (&own.upstream, &self.file.upstream) {
-            (Some(url), _) => (url, "upstream"),
-            (None, Some(url)) => (url, ""),
-            (None, None) => {
-                let message = "no upstream is set".to_owned();
-                return Err(ConfigError { path: "upstream".into(), origin: None, message, remedy: None }.remedy(
-                    "name the app to stand in front of: --upstream http://127.0.0.1:3000, UPSTREAM_URL, or `upstream:` in the file",
-                ));
-            }
-        };
-        let name = if key.is_empty() { "default" } else { own.name.as_str() };
-        if let Some(known) = all.iter().find(|u| *u.name == *name) {
-            return Ok(known.clone());
-        }
-        let built = Upstream::build(name, url, self.timeouts)
-            .map_err(|why| self.fault("upstream", why.to_string()))?;
-        let built = Arc::new(built);
-        all.push(built.clone());
-        Ok(built)
-    }
-
-    fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {
-        let fault = |(key, message): (String, String)| self.fault(&key, message);
-        let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
-        let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
-        let body = BodyGuard::build(&file.json, &file.text, &self.file.client.session_fields)
-            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
-        // A limit that a route repeats is its own; one that it inherits is shared by all.
-        let owner = |limit: &str| self.entry.overrides.at(&["limits", limit]).map(|_| name);
-        let parts = GuardParts { file, body, forwarding, loopback: self.loopback };
-        Guards::build(parts, owner).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
-    }
-
-    /// An error at a key of this route, wherever that key was written.
-    fn fault(&self, key: &str, message: String) -> ConfigError {
-        let own = nearest(&self.entry.overrides, key).or_else(|| nearest(&self.entry.own, key));
-        let inherited = || nearest(&self.entry.merged, key).or_else(|| nearest(self.server, key));
-        let path = match own {
-            Some(_) => format!("{}.{key}", self.entry.path(self.index)),
-            None => key.to_owned(),
-        };
-        let origin = own.or_else(inherited).map(|node| node.origin.clone());
-        ConfigError { path, origin, message, remedy: None }
-    }
-}
-
 /// The value at `key`, such as `cors.allowed_origins[1]`, or the innermost one around it that was written.
-fn nearest<'a>(tree: &'a Node, key: &str) -> Option<&'a Node> {
+pub(super) fn nearest<'a>(tree: &'a Node, key: &str) -> Option<&'a Node> {
     let mut found = None;
     let mut node = tree;
     for step in key.split(['.', '[']) {
@@ -319,7 +225,8 @@ fn nearest<'a>(tree: &'a Node, key: &str) -> Option<&'a Node> {
     found
 }
 
-type Fault = (String, String);
+/// A key, and what is wrong with its value.
+pub(super) type Fault = (String, String);
 
 fn is_loopback(listen: &str) -> Result<bool, String> {
     let address: SocketAddr = listen
@@ -400,25 +307,9 @@ fn digest_key(secret: Option<&Secret>) -> Result<DigestKey, Fault> {
     Ok(DigestKey::new(&bytes))
 }
 
-fn header_names(key: &str, names: &[String]) -> Result<Vec<HeaderName>, Fault> {
+pub(super) fn header_names(key: &str, names: &[String]) -> Result<Vec<HeaderName>, Fault> {
     let parse = |name: &String| {
         name.parse().map_err(|_| (key.to_owned(), format!("{name:?} is not the name of a header field")))
     };
     names.iter().map(parse).collect()
-}
-
-fn matcher(file: &MatchFile) -> Result<Matcher, Fault> {
-    let path = |text: &String| {
-        PathPattern::parse(text).map_err(|why| ("paths".to_owned(), format!("{text:?}: {why}")))
-    };
-    let method = |text: &String| {
-        let sound =
-            text.parse::<Method>().ok().filter(|m| m.as_str().bytes().all(|b| b.is_ascii_uppercase()));
-        sound.ok_or_else(|| ("methods".to_owned(), format!("{text:?} is not a method; write it like POST")))
-    };
-    Ok(Matcher {
-        hosts: file.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
-        paths: file.paths.iter().map(path).collect::<Result<_, _>>()?,
-        methods: file.methods.iter().map(method).collect::<Result<_, _>>()?,
-    })
 }
