@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use http::HeaderValue;
-use pingora::http::ResponseHeader;
+use http::{HeaderValue, response};
 use prometheus::Histogram;
 
 use super::body::{BodyGuard, Findings};
@@ -187,14 +186,14 @@ impl Guards {
     /// The response guards.
     pub fn dress(
         &self,
-        head: &mut ResponseHeader,
+        head: &mut response::Parts,
         author: Author,
         client: &Client,
         origin: Option<&HeaderValue>,
     ) {
-        self.cors.decorate(head, origin, author);
+        self.cors.decorate(&mut head.headers, origin, author);
         if let (Some(leaks), Author::Upstream) = (&self.leaks, author) {
-            leaks.strip(head);
+            leaks.strip(&mut head.headers);
         }
         if let Some(headers) = &self.headers {
             headers.apply(head, Circumstances { author, https: client.https, cors: self.cors.speaks() });
@@ -202,7 +201,7 @@ impl Guards {
     }
 
     /// The response guards for an answer to a request whose client was not made out.
-    pub fn dress_unknown(&self, head: &mut ResponseHeader) {
+    pub fn dress_unknown(&self, head: &mut response::Parts) {
         if let Some(headers) = &self.headers {
             headers.apply(head, Circumstances { author: Author::Gate, https: false, cors: false });
         }

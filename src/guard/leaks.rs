@@ -1,9 +1,9 @@
 //! Takes out of responses what tells an attacker which software and version answers (H5).
 
-use http::header::HeaderName;
-use pingora::http::ResponseHeader;
+use http::header::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::Fault;
 
@@ -80,9 +80,12 @@ impl Leaks {
     }
 
     /// Removes the fields from a response of the upstream.
-    pub fn strip(&self, response: &mut ResponseHeader) {
-        for name in &self.names {
-            response.remove_header(name);
+    pub fn strip(&self, fields: &mut HeaderMap) {
+        // A look at the few fields that came, rather than a search for each of the many that might have.
+        let doomed: SmallVec<[HeaderName; 4]> =
+            fields.keys().filter(|name| self.names.contains(name)).cloned().collect();
+        for name in doomed {
+            fields.remove(name);
         }
     }
 }
@@ -96,18 +99,14 @@ mod tests {
         Config { remove: own(remove), keep: own(keep) }
     }
 
-    fn response(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
-        let mut response = ResponseHeader::build(200, None).expect("a valid status");
-        for (name, value) in fields {
-            response.append_header(*name, *value).expect("a valid field");
-        }
-        response
+    fn answer(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        super::super::testing::response(200, fields).headers
     }
 
     /// Scanners pick their exploit by these fields.
     #[test]
     fn telltales_go_and_the_rest_stays() {
-        let mut answer = response(&[
+        let mut answer = answer(&[
             ("Server", "nginx/1.18.0"),
             ("X-Powered-By", "PHP/7.4"),
             ("x-powered-by", "Express"),
@@ -117,20 +116,18 @@ mod tests {
             ("X-Request-Id", "1"),
         ]);
         Leaks::build(&config(&["X-Internal-Node"], &[])).expect("builds").strip(&mut answer);
-        let mut left: Vec<&str> = answer.headers.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<&str> = answer.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-type", "x-request-id"]);
-        let mut wire = Vec::new();
-        answer.header_to_h1_wire(&mut wire);
-        assert!(!String::from_utf8_lossy(&wire).contains("PHP"));
+        assert!(answer.values().all(|value| value != "PHP/7.4"));
     }
 
     /// Some app reads its own `X-Runtime`.
     #[test]
     fn kept_fields_stay() {
-        let mut answer = response(&[("X-Runtime", "0.1"), ("Server", "x")]);
+        let mut answer = answer(&[("X-Runtime", "0.1"), ("Server", "x")]);
         Leaks::build(&config(&[], &["X-Runtime"])).expect("builds").strip(&mut answer);
-        assert!(answer.headers.contains_key("x-runtime") && !answer.headers.contains_key("server"));
+        assert!(answer.contains_key("x-runtime") && !answer.contains_key("server"));
     }
 
     /// A name that does nothing, or breaks every answer, has to be seen at start.

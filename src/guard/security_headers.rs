@@ -4,10 +4,10 @@ mod config;
 
 use http::StatusCode;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_SECURITY_POLICY, CONTENT_TYPE, Entry, HeaderName, HeaderValue,
     STRICT_TRANSPORT_SECURITY,
 };
-use pingora::http::ResponseHeader;
+use http::response;
 
 pub use config::{Config, CspPreset, Existing};
 
@@ -53,11 +53,10 @@ pub struct SecurityHeaders {
     resource: Option<ResourcePolicies>,
 }
 
-/// A field ready to be set. `name` is spelled as HTTP/1 clients are used to; a static name costs no allocation.
+/// A field ready to be set.
 #[derive(Clone, Debug)]
 struct Field {
-    name: &'static str,
-    key: HeaderName,
+    name: HeaderName,
     value: HeaderValue,
 }
 
@@ -89,14 +88,14 @@ impl SecurityHeaders {
         };
         let mut fixed = Vec::new();
         for (name, value, changed) in config.fields()? {
-            let field = Field { name, key: key_of(name)?, value };
-            if field.key == STRICT_TRANSPORT_SECURITY {
+            let field = Field { name: name_of(name)?, value };
+            if field.name == STRICT_TRANSPORT_SECURITY {
                 guard.transport = Some(field);
-            } else if field.key == CONTENT_SECURITY_POLICY {
+            } else if field.name == CONTENT_SECURITY_POLICY {
                 let closed = Field { value: HeaderValue::from_static(CLOSED), ..field.clone() };
                 let picture = Field { value: HeaderValue::from_static(PICTURE), ..field.clone() };
                 guard.content = Some(ContentPolicies { closed, page: field, picture });
-            } else if field.key == CROSS_ORIGIN_RESOURCE_POLICY && !changed {
+            } else if field.name == CROSS_ORIGIN_RESOURCE_POLICY && !changed {
                 let shared = Field { value: HeaderValue::from_static("cross-origin"), ..field.clone() };
                 guard.resource = Some(ResourcePolicies { own: field, shared });
             } else {
@@ -108,7 +107,7 @@ impl SecurityHeaders {
     }
 
     /// Sets the fields. To be called after CORS has had its word.
-    pub fn apply(&self, response: &mut ResponseHeader, about: Circumstances) {
+    pub fn apply(&self, response: &mut response::Parts, about: Circumstances) {
         let replace = self.replace && about.author == Author::Upstream;
         for field in &self.fixed {
             field.set(response, replace);
@@ -134,7 +133,7 @@ impl SecurityHeaders {
 
 impl ContentPolicies {
     /// The policy for a response. Scripts count as pages: a worker runs under its own script's policy.
-    fn of(&self, author: Author, response: &ResponseHeader) -> &Field {
+    fn of(&self, author: Author, response: &response::Parts) -> &Field {
         if author == Author::Gate {
             return &self.closed;
         }
@@ -162,15 +161,16 @@ fn is_script(kind: &[u8]) -> bool {
 }
 
 impl Field {
-    fn set(&self, response: &mut ResponseHeader, replace: bool) {
-        if replace || !response.headers.contains_key(&self.key) {
-            // Fails only for a name or value that is none, and both were checked when the guard was built.
-            let _ = response.insert_header(self.name, self.value.clone());
+    fn set(&self, response: &mut response::Parts, replace: bool) {
+        match response.headers.entry(&self.name) {
+            Entry::Vacant(place) => drop(place.insert(self.value.clone())),
+            Entry::Occupied(mut place) if replace => drop(place.insert_mult(self.value.clone())),
+            Entry::Occupied(_) => {}
         }
     }
 }
 
-fn key_of(name: &'static str) -> Result<HeaderName, Fault> {
+fn name_of(name: &'static str) -> Result<HeaderName, Fault> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         Fault::new("security_headers.headers", format!("`{name}` is not the name of a header field"))
     })
@@ -180,6 +180,7 @@ fn key_of(name: &'static str) -> Result<HeaderName, Fault> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::testing::response;
     use super::*;
 
     const PLAIN: Circumstances = Circumstances { author: Author::Upstream, https: false, cors: false };
@@ -199,16 +200,13 @@ mod tests {
         status: u16,
         fields: &[(&'static str, &'static str)],
         about: Circumstances,
-    ) -> ResponseHeader {
-        let mut response = ResponseHeader::build(status, None).expect("a valid status");
-        for (name, value) in fields {
-            response.append_header(*name, *value).expect("a valid field");
-        }
+    ) -> response::Parts {
+        let mut response = response(status, fields);
         guard.apply(&mut response, about);
         response
     }
 
-    fn value<'a>(response: &'a ResponseHeader, name: &str) -> Option<&'a str> {
+    fn value<'a>(response: &'a response::Parts, name: &str) -> Option<&'a str> {
         let mut values = response.headers.get_all(name).iter();
         let value = values.next().map(|value| value.to_str().expect("text"));
         assert!(values.next().is_none(), "{name} stands twice");

@@ -1,12 +1,20 @@
-//! A request that the guards' unit tests are asked about.
+//! A request and a response that the guards' unit tests are asked about.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Method, Version, response};
 
 use super::{Head, Traffic};
 use crate::proxy::client::{Client, ClientClass};
+
+pub fn response(status: u16, fields: &[(&'static str, &'static str)]) -> response::Parts {
+    let mut response = http::Response::builder().status(status);
+    for (name, value) in fields {
+        response = response.header(*name, *value);
+    }
+    response.body(()).expect("a valid response").into_parts().0
+}
 
 pub struct Request {
     pub method: Method,

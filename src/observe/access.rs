@@ -4,7 +4,7 @@ use std::io::Write;
 
 use http::Version;
 
-use super::line::{JsonLine, push_address, push_number, push_quoted, shortened};
+use super::line::{JsonLine, lossy, push_address, push_number, push_quoted, shortened};
 use super::redact::{redact, redact_keys, redact_query, redact_url};
 use super::{Record, stamp};
 
@@ -60,7 +60,7 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     line.maybe("reason", record.refusal.map(|refusal| refusal.reason.code()));
     for (key, subject) in [("user", record.user), ("session", record.session), ("device", record.device)] {
         if let Some(subject) = subject {
-            line.display(key, subject);
+            line.subject(key, subject);
         }
     }
     if let Some(model) = record.model {
@@ -68,10 +68,10 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     }
     line.text("request_id", shortened(&redact_keys(record.request_id), FIELD_BYTES));
     if let Some(agent) = record.user_agent {
-        line.text("user_agent", shortened(&redact(&String::from_utf8_lossy(agent)), FIELD_BYTES));
+        line.text("user_agent", shortened(&redact(&lossy(agent)), FIELD_BYTES));
     }
     if let Some(referer) = record.referer {
-        line.text("referer", shortened(&redact_url(&String::from_utf8_lossy(referer)), FIELD_BYTES));
+        line.text("referer", shortened(&redact_url(&lossy(referer)), FIELD_BYTES));
     }
     line.end();
 }
@@ -102,14 +102,12 @@ fn combined(record: &Record<'_>, out: &mut Vec<u8>) {
     push_number(out, record.bytes_out);
     out.extend_from_slice(b" \"");
     match record.referer {
-        Some(referer) => {
-            push_quoted(out, shortened(&redact_url(&String::from_utf8_lossy(referer)), FIELD_BYTES))
-        }
+        Some(referer) => push_quoted(out, shortened(&redact_url(&lossy(referer)), FIELD_BYTES)),
         None => out.push(b'-'),
     }
     out.extend_from_slice(b"\" \"");
     match record.user_agent {
-        Some(agent) => push_quoted(out, shortened(&redact(&String::from_utf8_lossy(agent)), FIELD_BYTES)),
+        Some(agent) => push_quoted(out, shortened(&redact(&lossy(agent)), FIELD_BYTES)),
         None => out.push(b'-'),
     }
     out.extend_from_slice(b"\"\n");

@@ -7,7 +7,7 @@ use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
 use super::Record;
-use super::line::{JsonLine, shortened};
+use super::line::{JsonLine, lossy, shortened};
 use super::redact::{redact, redact_keys};
 
 /// Bytes of a user agent that are written.
@@ -76,7 +76,7 @@ impl<'a> SecurityEvent<'a> {
         line.address("client_address", self.client_address);
         for (key, subject) in [("user", self.user), ("session", self.session), ("device", self.device)] {
             if let Some(subject) = subject {
-                line.display(key, subject);
+                line.subject(key, subject);
             }
         }
         line.maybe("route", self.route);
@@ -89,7 +89,7 @@ impl<'a> SecurityEvent<'a> {
             line.text("request_id", shortened(&redact_keys(id), AGENT_BYTES));
         }
         if let Some(agent) = self.user_agent {
-            line.text("user_agent", shortened(&redact(&String::from_utf8_lossy(agent)), AGENT_BYTES));
+            line.text("user_agent", shortened(&redact(&lossy(agent)), AGENT_BYTES));
         }
         line.end();
     }

@@ -1,10 +1,11 @@
 //! One log line being built: JSON or text, with every value made safe to stand on one line.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
 use super::stamp;
@@ -41,11 +42,12 @@ impl<'a> JsonLine<'a> {
         }
     }
 
-    /// A value of ours whose text needs no escaping (an address, a digest, a code).
-    pub fn display(&mut self, key: &'static str, value: impl fmt::Display) {
+    /// A digest, as it displays.
+    pub fn subject(&mut self, key: &'static str, value: SubjectId) {
         self.key(key);
-        // Writing to a vector can't fail.
-        let _ = write!(self.out, "\"{value}\"");
+        self.out.push(b'"');
+        self.out.extend_from_slice(&value.shown());
+        self.out.push(b'"');
     }
 
     /// An IP address.
@@ -82,6 +84,11 @@ impl<'a> JsonLine<'a> {
         self.out.extend_from_slice(b"\":");
         self.next = b',';
     }
+}
+
+/// Bytes as text; borrows where they are text.
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Appends an integer.

@@ -127,7 +127,7 @@ pub fn recognise(method: &Method, path: &str) -> Option<Api> {
 pub fn error_shape_of(path: &str, anthropic_version: bool) -> ErrorShape {
     if anthropic_version {
         ErrorShape::Anthropic
-    } else if starts_with(path, "/v1/") || find_ignore_case(path, "/openai/").is_some() {
+    } else if starts_with(path, "/v1/") || contains(path, "/openai/") {
         ErrorShape::OpenAi
     } else {
         ErrorShape::Problem
@@ -152,11 +152,13 @@ fn starts_with(path: &str, start: &str) -> bool {
 }
 
 fn has_segment(path: &str, segment: &str) -> bool {
-    path.split('/').any(|s| s.eq_ignore_ascii_case(segment))
+    path.as_bytes().split(|b| *b == b'/').any(|s| s.eq_ignore_ascii_case(segment.as_bytes()))
 }
 
-fn find_ignore_case(path: &str, part: &str) -> Option<usize> {
-    path.as_bytes().windows(part.len()).position(|w| w.eq_ignore_ascii_case(part.as_bytes()))
+/// `part` starts with a slash, which has no other case.
+fn contains(path: &str, part: &str) -> bool {
+    let (path, part) = (path.as_bytes(), part.as_bytes());
+    path.windows(part.len()).any(|w| w.first() == part.first() && w.eq_ignore_ascii_case(part))
 }
 
 #[cfg(test)]

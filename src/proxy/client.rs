@@ -16,10 +16,19 @@ use crate::state::{Kind, Subject};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SubjectId(pub u128);
 
-impl fmt::Display for SubjectId {
+impl SubjectId {
     /// The first 64 bits in hex: enough to tell subjects apart in a log, useless to get back to a key.
+    pub fn shown(&self) -> [u8; 16] {
+        std::array::from_fn(|at| {
+            let nibble = (self.0 >> (124 - 4 * at)) as u8 & 15;
+            if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+        })
+    }
+}
+
+impl fmt::Display for SubjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", (self.0 >> 64) as u64)
+        f.write_str(str::from_utf8(&self.shown()).unwrap_or_default())
     }
 }
 

@@ -49,29 +49,29 @@ pub async fn carry(
     upstream: &Upstream,
     request: http::Request<Full<Bytes>>,
     tally: &mut Tally,
-    dress: impl FnOnce(&mut ServerSession, &mut ResponseHeader),
+    dress: impl FnOnce(&mut ServerSession, &mut response::Parts),
 ) -> Ended {
     let started = Instant::now();
     let deadline = started + upstream.timeouts.first_byte;
     let answer = timeout_at(deadline, upstream.pool().call(request));
-    let (parts, answer) = match watch.during(session, answer).await {
+    let (mut head, answer) = match watch.during(session, answer).await {
         Err(Gone) => return Ended::ClientGone,
         Ok(Err(_)) => return Ended::Failed(no_first_byte()),
         Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
         Ok(Ok(Ok(answer))) => answer,
     };
     tally.first_byte = Some(started.elapsed());
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ended::Failed(unasked_switch());
     }
-    let stream = is_event_stream(&parts.headers);
+    let stream = is_event_stream(&head.headers);
     let pace = Pace::new(&upstream.timeouts, stream, started);
     if stream {
         watch.strict(session);
     }
-    let mut head = head_for(session, parts, answer.is_end());
+    reframe(session, &mut head, answer.is_end());
     dress(session, &mut head);
-    relay(session, watch, head, answer, &pace, tally).await
+    relay(session, watch, head.into(), answer, &pace, tally).await
 }
 
 /// When to give up, by the kind of answer.
@@ -148,27 +148,26 @@ async fn relay(
 /// About as many fields as the response guards and framing add.
 const DRESSED: usize = 16;
 
-/// The head as this client's connection needs it: framing by its protocol, no field of the upstream's connection.
-fn head_for(session: &ServerSession, mut parts: response::Parts, empty: bool) -> ResponseHeader {
-    parts.headers.reserve(DRESSED);
-    let mut head = ResponseHeader::from(parts);
-    let chunked = head.headers.contains_key(TRANSFER_ENCODING);
-    strip_hop_by_hop(&mut head, Framing::Rewritten);
-    head.set_version(Version::HTTP_11);
+/// Makes the head what this client's connection needs: framing by its protocol, no field of the upstream's connection.
+fn reframe(session: &ServerSession, head: &mut response::Parts, empty: bool) {
+    let headers = &mut head.headers;
+    headers.reserve(DRESSED);
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    strip_hop_by_hop(headers, Framing::Rewritten);
+    head.version = Version::HTTP_11;
     let request = session.req_header();
     let framed_by_status = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if chunked || head.status == StatusCode::NO_CONTENT {
-        head.remove_header(&CONTENT_LENGTH);
+        headers.remove(CONTENT_LENGTH);
     }
     let has_body = !framed_by_status && request.method != Method::HEAD;
-    if has_body && !head.headers.contains_key(CONTENT_LENGTH) && !session.is_http2() {
+    if has_body && !headers.contains_key(CONTENT_LENGTH) && !session.is_http2() {
         if empty {
-            let _ = head.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         } else if request.version == Version::HTTP_11 {
-            let _ = head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
-    head
 }
 
 /// Whether an answer comes in events: server-sent events or newline-delimited JSON.

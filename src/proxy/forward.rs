@@ -2,24 +2,23 @@
 //! strangers, and what the client must not hear of the upstream (H6).
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 use smallvec::SmallVec;
 
 use super::client::Client;
+use super::request_id::X_REQUEST_ID;
 use crate::observe::line::push_address;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that speak for one connection only (RFC 9110 §7.6.1). `Transfer-Encoding` is the carriage's.
 const HOP_BY_HOP: &[&str] = &[
@@ -268,9 +267,8 @@ pub enum Framing {
 }
 
 /// Removes the fields of an upstream's answer that speak for its connection only.
-pub fn strip_hop_by_hop(head: &mut ResponseHeader, framing: Framing) {
-    let listed: SmallVec<[HeaderName; 4]> = head
-        .headers
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, framing: Framing) {
+    let mut doomed: SmallVec<[HeaderName; 4]> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -278,20 +276,19 @@ pub fn strip_hop_by_hop(head: &mut ResponseHeader, framing: Framing) {
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name| name != TRANSFER_ENCODING)
         .collect();
-    for name in &listed {
-        head.remove_header(name);
-    }
+    let own = [&CONNECTION, &TE, &UPGRADE, &TRAILER, &KEEP_ALIVE, &PROXY_CONNECTION];
+    doomed.extend(headers.keys().filter(|name| own.contains(name)).cloned());
     if framing == Framing::Rewritten {
-        head.remove_header(&TRANSFER_ENCODING);
+        doomed.push(TRANSFER_ENCODING);
     }
-    for name in [&CONNECTION, &TE, &UPGRADE, &TRAILER, &KEEP_ALIVE, &PROXY_CONNECTION] {
-        head.remove_header(name);
+    for name in doomed {
+        headers.remove(name);
     }
 }
 
 /// Turns an upstream's own address, where it slips into redirects and cookies, into the client's.
 pub fn hide_upstream(
-    head: &mut ResponseHeader,
+    headers: &mut HeaderMap,
     upstream_authority: &str,
     client: &Client,
     authority: Option<&str>,
@@ -300,21 +297,21 @@ pub fn hide_upstream(
     if authority.eq_ignore_ascii_case(upstream_authority) {
         return;
     }
-    let location = head.headers.get(LOCATION).and_then(|v| v.to_str().ok());
+    let location = headers.get(LOCATION).and_then(|v| v.to_str().ok());
     if let Some(rest) = location.and_then(|l| after_authority(l, upstream_authority)) {
         let scheme = if client.https { "https" } else { "http" };
         if let Ok(value) = HeaderValue::from_str(&format!("{scheme}://{authority}{rest}")) {
-            let _ = head.insert_header(LOCATION, value);
+            headers.insert(LOCATION, value);
         }
     }
     let upstream_host = upstream_authority.rsplit_once(':').map_or(upstream_authority, |(host, _)| host);
     let named =
         |v: &HeaderValue| v.to_str().is_ok_and(|v| cookie_domain(v).is_some_and(|(_, d)| d == upstream_host));
-    if head.headers.get_all(SET_COOKIE).iter().any(named) {
-        let cookies: Vec<HeaderValue> = head.headers.get_all(SET_COOKIE).iter().cloned().collect();
-        head.remove_header(&SET_COOKIE);
+    if headers.get_all(SET_COOKIE).iter().any(named) {
+        let cookies: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+        headers.remove(SET_COOKIE);
         for cookie in cookies {
-            let _ = head.append_header(SET_COOKIE, without_domain(&cookie, upstream_host));
+            headers.append(SET_COOKIE, without_domain(&cookie, upstream_host));
         }
     }
 }
@@ -447,13 +444,13 @@ mod tests {
     /// A redirect to the upstream's own address would lead the browser round the gate.
     #[test]
     fn upstream_address_stays_hidden() {
-        let mut head = ResponseHeader::build_no_case(302, None).expect("head");
-        head.insert_header("location", "http://127.0.0.1:3000/login?next=/").expect("header");
-        head.append_header("set-cookie", "s=1; Domain=127.0.0.1; Path=/").expect("header");
-        head.append_header("set-cookie", "t=2; Domain=example.org").expect("header");
-        hide_upstream(&mut head, "127.0.0.1:3000", &client(false), Some("chat.example"));
-        assert_eq!(head.headers["location"], "http://chat.example/login?next=/");
-        let cookies: Vec<_> = head.headers.get_all("set-cookie").iter().collect();
+        let mut headers = HeaderMap::new();
+        headers.insert("location", HeaderValue::from_static("http://127.0.0.1:3000/login?next=/"));
+        headers.append("set-cookie", HeaderValue::from_static("s=1; Domain=127.0.0.1; Path=/"));
+        headers.append("set-cookie", HeaderValue::from_static("t=2; Domain=example.org"));
+        hide_upstream(&mut headers, "127.0.0.1:3000", &client(false), Some("chat.example"));
+        assert_eq!(headers["location"], "http://chat.example/login?next=/");
+        let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["s=1; Path=/", "t=2; Domain=example.org"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method};
 use pingora::protocols::http::ServerSession;
 
@@ -16,7 +16,10 @@ use super::respond::DRAIN_TIME;
 use super::route::Route;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::observe::Carriage;
+use crate::observe::line::lossy;
 use crate::server::door::client_stream;
+
+static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 impl Gate {
     /// A request of which nothing is known yet.
@@ -86,9 +89,9 @@ impl Gate {
         let live = ctx.live.clone();
         let head = session.req_header();
         let (raw_path, raw_query) = split_target(head.raw_path());
-        let anthropic = head.headers.contains_key("anthropic-version");
+        let anthropic = head.headers.contains_key(&ANTHROPIC_VERSION);
         // Shaped early, so that a refusal of the path itself is understood by the client that sent it.
-        ctx.shape = api::error_shape_of(&String::from_utf8_lossy(raw_path), anthropic);
+        ctx.shape = api::error_shape_of(&lossy(raw_path), anthropic);
         let path = match raw_path {
             b"*" if head.method == Method::OPTIONS => NormalPath::ASTERISK,
             path => NormalPath::parse(path, &live.paths)?,
@@ -170,9 +173,9 @@ fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
 
 /// RFC 6455 §4.1: anything less is not a WebSocket, and its Upgrade field is dropped.
 fn is_websocket(headers: &HeaderMap) -> bool {
-    let names = |name: &http::HeaderName, word: &str| {
+    let names = |name: &HeaderName, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
         values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(word))
     };
-    names(&UPGRADE, "websocket") && names(&CONNECTION, "upgrade") && headers.contains_key(SEC_WEBSOCKET_KEY)
+    headers.contains_key(SEC_WEBSOCKET_KEY) && names(&UPGRADE, "websocket") && names(&CONNECTION, "upgrade")
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
-use http::{StatusCode, Version};
+use http::{StatusCode, Version, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::upstreams::peer::{HttpPeer, Peer};
@@ -92,20 +92,23 @@ impl Gate {
         if self.stop.draining() {
             session.set_keepalive(None);
         }
+        let mut parts =
+            response::Parts::from(std::mem::replace(head, ResponseHeader::build_no_case(200, None)?));
         if !switching {
-            strip_hop_by_hop(head, Framing::Kept);
+            strip_hop_by_hop(&mut parts.headers, Framing::Kept);
             if session.req_header().version == Version::HTTP_10 {
                 // Chunks came with HTTP/1.1; the end of the connection is the end of the body.
-                head.remove_header(&TRANSFER_ENCODING);
+                parts.headers.remove(TRANSFER_ENCODING);
             }
         }
         hide_upstream(
-            head,
+            &mut parts.headers,
             routed.route.upstream.authority.as_str(),
             &routed.client,
             routed.authority.as_deref(),
         );
-        dress(head, ctx, Author::Upstream);
+        dress(&mut parts, ctx, Author::Upstream);
+        *head = ResponseHeader::from(parts);
         Ok(())
     }
 

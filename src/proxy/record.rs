@@ -1,5 +1,6 @@
 //! Writes a request down once it is over, and settles what is still open.
 
+use http::header::{HeaderName, REFERER, USER_AGENT};
 use pingora::Error;
 use pingora::protocols::http::ServerSession;
 use tracing::debug;
@@ -24,7 +25,7 @@ impl Gate {
             });
         }
         let request = session.req_header();
-        let header = |name: &str| request.headers.get(name).map(http::HeaderValue::as_bytes);
+        let header = |name: &HeaderName| request.headers.get(name).map(http::HeaderValue::as_bytes);
         let routed = ctx.routed.as_ref();
         let client = routed.map(|routed| &routed.client);
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
@@ -56,8 +57,8 @@ impl Gate {
             carriage: ctx.carriage,
             refusal: ctx.refusal.as_ref(),
             request_id: ctx.request_id(),
-            user_agent: header("user-agent"),
-            referer: header("referer"),
+            user_agent: header(&USER_AGENT),
+            referer: header(&REFERER),
             model: None,
         });
         ctx.in_flight = None;

@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use pingora::http::ResponseHeader;
+use http::{StatusCode, response};
 use serde_json::json;
 
 use super::api::ErrorShape;
@@ -93,15 +92,15 @@ impl Reply {
     }
 
     /// The head of the answer.
-    pub fn head(&self) -> pingora::Result<ResponseHeader> {
-        let mut head = ResponseHeader::build_no_case(self.status, Some(self.headers.len() + 12))?;
-        for (name, value) in &self.headers {
-            head.append_header(name.clone(), value.clone())?;
-        }
+    pub fn head(&self) -> response::Parts {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = self.status;
+        head.headers.reserve(self.headers.len() + 16);
+        head.headers.extend(self.headers.iter().cloned());
         if self.status != StatusCode::NO_CONTENT {
-            head.insert_header(CONTENT_LENGTH, self.body.len())?;
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
-        Ok(head)
+        head
     }
 }
 

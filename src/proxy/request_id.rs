@@ -4,7 +4,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Field that carries a request's id.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Makes ids that do not repeat in this process and are not guessed from outside.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ impl RequestIds {
 
     /// The caller's `X-Request-Id` if it is 8–128 characters that are safe in any log, else a new one.
     pub fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        match headers.get("x-request-id") {
+        match headers.get(&X_REQUEST_ID) {
             Some(given) if sound(given.as_bytes()) => given.clone(),
             _ => self.make(),
         }
@@ -56,10 +59,7 @@ mod tests {
     use super::*;
 
     fn given(id: &'static str) -> HeaderValue {
-        let headers = HeaderMap::from_iter([(
-            http::HeaderName::from_static("x-request-id"),
-            HeaderValue::from_static(id),
-        )]);
+        let headers = HeaderMap::from_iter([(X_REQUEST_ID.clone(), HeaderValue::from_static(id))]);
         RequestIds::new().of(&headers)
     }
 

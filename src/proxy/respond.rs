@@ -1,7 +1,7 @@
 //! Sends the gate's own answers: dressed by the response guards like any other, with the rest of the request drained.
 
-use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
+use http::{StatusCode, response};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType, Result};
@@ -12,6 +12,7 @@ use super::body::declared_length;
 use super::context::Context;
 use super::exchange::is_event_stream;
 use super::reply::Reply;
+use super::request_id::X_REQUEST_ID;
 use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
 
@@ -23,7 +24,6 @@ const DRAIN_DECLARED: u64 = 32 * 1024 * 1024;
 pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Gate {
     /// Answers a refused request; nothing of it is inspected or forwarded any more.
@@ -52,10 +52,10 @@ impl Gate {
         if unread || self.stop.draining() {
             session.set_keepalive(None);
         }
-        let mut head = reply.head()?;
+        let mut head = reply.head();
         dress(&mut head, ctx, Author::Gate);
         let bodiless = reply.body.is_empty() || reply.status == StatusCode::NO_CONTENT;
-        let mut tasks = vec![HttpTask::Header(Box::new(head), bodiless)];
+        let mut tasks = vec![HttpTask::Header(Box::new(ResponseHeader::from(head)), bodiless)];
         if !bodiless {
             tasks.push(HttpTask::Body(Some(reply.body), true));
         }
@@ -71,11 +71,11 @@ impl Gate {
 }
 
 /// Applies the response guards to a head, the gate's own or the upstream's.
-pub(super) fn dress(head: &mut ResponseHeader, ctx: &Context, author: Author) {
-    let _ = head.insert_header(REQUEST_ID.clone(), ctx.request_id.clone());
+pub(super) fn dress(head: &mut response::Parts, ctx: &Context, author: Author) {
+    head.headers.insert(&X_REQUEST_ID, ctx.request_id.clone());
     if author == Author::Upstream && is_event_stream(&head.headers) {
         // An nginx further out would hold events back.
-        let _ = head.insert_header(BUFFERING.clone(), HeaderValue::from_static("no"));
+        head.headers.insert(&BUFFERING, HeaderValue::from_static("no"));
     }
     match &ctx.routed {
         Some(routed) => {

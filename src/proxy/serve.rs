@@ -252,7 +252,12 @@ impl Gate {
                 session.set_keepalive(None);
             }
             if let Some(routed) = &dressing.routed {
-                hide_upstream(head, upstream.authority.as_str(), &routed.client, routed.authority.as_deref());
+                hide_upstream(
+                    &mut head.headers,
+                    upstream.authority.as_str(),
+                    &routed.client,
+                    routed.authority.as_deref(),
+                );
             }
             dress(head, dressing, Author::Upstream);
         })
