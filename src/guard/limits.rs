@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn bad_limits_are_named() {
         let no_subject = Named(vec![("ai".into(), Toggle::On(config(Counts::Ai, &[])))]);
-        assert_eq!(Limits::build(&no_subject, |_| None).err().expect("nobody").key, "limits.ai");
+        assert_eq!(Limits::build(&no_subject, |_| None).expect_err("nobody").key, "limits.ai");
         let off = Named(vec![("ai".into(), Toggle::Off)]);
         assert!(Limits::build(&off, |_| None).expect("off").body.is_empty());
         assert!(By::try_from("header:X-Org".to_owned()).is_ok());
