@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use secrecy::SecretString;
@@ -14,7 +16,8 @@ use tracing::{info, warn};
 
 use super::{AdminRequest, AdminToken, Sources, answer};
 use crate::config::ServerSettings;
-use crate::observe::{Readiness, Snapshot, StateCounts};
+use crate::guard::Reason;
+use crate::observe::{Readiness, SecurityEvent, Snapshot, StateCounts};
 use crate::proxy::Gate;
 use crate::server::door::client_stream;
 
@@ -94,6 +97,21 @@ impl ServeHttp for Admin {
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,
         };
-        answer(&request, &self.token, self)
+        let answered = answer(&request, &self.token, self);
+        if answered.status() == StatusCode::UNAUTHORIZED && head.headers.contains_key(AUTHORIZATION) {
+            // Somebody guesses, or has an old token: either is worth knowing. The token itself is never written.
+            let event = SecurityEvent {
+                method: Some(head.method.as_str()),
+                path: Some(head.uri.path()),
+                ..SecurityEvent::at_the_door(
+                    self.gate.clock().now(),
+                    Reason::AdminTokenRefused,
+                    "A token was presented on the admin port, and it is not the admin token.",
+                    request.remote,
+                )
+            };
+            self.gate.observer().event(&event);
+        }
+        answered
     }
 }

@@ -126,8 +126,8 @@ impl Config {
             routes.push(split_route(&defaults, entry, index)?);
         }
         // A last route that takes everything is the default route, whatever it is called.
-        let caught = routes.last().is_some_and(|last: &RouteEntry| {
-            last.own.get("match").is_none_or(|wanted| wanted.entries().is_empty())
+        let caught = routes.iter().any(|route: &RouteEntry| {
+            route.own.get("match").is_none_or(|wanted| wanted.entries().is_empty())
         });
         if !caught {
             let origin = Origin::source(DEFAULTS_NAME);

@@ -9,14 +9,17 @@ use aws_lc_rs::rand;
 use http::Method;
 use http::header::HeaderName;
 
+use secrecy::SecretString;
+
 use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
+use crate::admin::AdminToken;
 use crate::guard::Guards;
 use crate::guard::hygiene::Hygiene;
 use crate::observe::{DefaultLimits, ObserverConfig};
 use crate::proxy::client::{ClientRules, DigestKey};
-use crate::proxy::path::PathRules;
+use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::Route;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
@@ -144,6 +147,22 @@ impl Config {
         let listen = file.listen.clone();
         let loopback = is_loopback(&listen).map_err(|m| problem("listen", m))?;
         is_loopback(&file.admin.listen).map_err(|m| problem("admin.listen", m))?;
+        if file.admin.listen == listen && !listen.ends_with(":0") {
+            let message = format!("is {listen}, where traffic is accepted; give it another port");
+            return Err(problem("admin.listen", message).into());
+        }
+        no_zeros(&file).map_err(|(key, message)| problem(key, message))?;
+        if let Some(path) = file.rate_limit_status.as_option()
+            && !NormalPath::parse(path.as_bytes(), &file.paths).is_ok_and(|normal| normal.as_str() == path)
+        {
+            let message =
+                format!("{path:?} is no path in its normal form; write it like /auth/rate-limit-status");
+            return Err(problem("rate_limit_status", message).into());
+        }
+        if let Some(token) = &file.admin.token {
+            let token = AdminToken::given(&SecretString::from(token.expose()));
+            token.map_err(|why| problem("admin.token", why.to_string()))?;
+        }
         let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
         let timeouts = upstream_timeouts(&file);
 
@@ -257,6 +276,38 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
             h2_header_list: 64 * 1024,
         },
     }
+}
+
+/// A zero here would refuse or cut everything, which nobody means.
+fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
+    let (connections, timeouts) = (&file.connections, &file.timeouts);
+    let counts = [
+        ("connections.max", connections.max),
+        ("connections.per_address", connections.per_address),
+        ("connections.requests", connections.requests),
+        ("connections.h2_streams", connections.h2_streams),
+    ];
+    let times = [
+        ("connections.head_timeout", connections.head_timeout),
+        ("connections.idle_timeout", connections.idle_timeout),
+        ("timeouts.request_body", timeouts.request_body),
+        ("timeouts.connect", timeouts.connect),
+        ("timeouts.first_byte", timeouts.first_byte),
+        ("timeouts.between_bytes", timeouts.between_bytes),
+        ("timeouts.stream_idle", timeouts.stream_idle),
+        ("timeouts.stream_total", timeouts.stream_total),
+        ("timeouts.tunnel_idle", timeouts.tunnel_idle),
+        ("timeouts.write", timeouts.write),
+    ];
+    let zero = counts.iter().filter(|(_, count)| *count == 0).map(|(key, _)| *key);
+    let zero = zero.chain(times.iter().filter(|(_, time)| time.0.is_zero()).map(|(key, _)| *key)).next();
+    if let Some(key) = zero {
+        return Err((key, "is 0, which would let nothing through; write 1 or more".to_owned()));
+    }
+    if file.threads > 1024 {
+        return Err(("threads", "is more than 1024; 0 takes one for each processor".to_owned()));
+    }
+    Ok(())
 }
 
 fn upstream_timeouts(file: &ServerFile) -> Timeouts {

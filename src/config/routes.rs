@@ -7,9 +7,11 @@ use http::Method;
 use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
+use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
+use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::upstream::{Timeouts, Upstream};
 
@@ -45,8 +47,8 @@ impl RouteBuilder<'_> {
         let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
         let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
         let upstream = self.upstream(&own, upstreams)?;
-        let matcher =
-            matcher(&own.matches).map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
+        let matcher = matcher(&own.matches, &self.file.paths)
+            .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
             index: self.index,
@@ -61,9 +63,9 @@ impl RouteBuilder<'_> {
     }
 
     fn upstream(&self, own: &RouteOwn, all: &mut Vec<Arc<Upstream>>) -> Result<Arc<Upstream>, ConfigError> {
-        let (url, key) = match (&own.upstream, &self.file.upstream) {
-            (Some(url), _) => (url, "upstream"),
-            (None, Some(url)) => (url, ""),
+        let (url, name) = match (&own.upstream, &self.file.upstream) {
+            (Some(url), _) => (url, own.name.as_str()),
+            (None, Some(url)) => (url, "default"),
             (None, None) => {
                 let message = "no upstream is set".to_owned();
                 return Err(ConfigError { path: "upstream".into(), origin: None, message, remedy: None }.remedy(
@@ -71,12 +73,15 @@ impl RouteBuilder<'_> {
                 ));
             }
         };
-        let name = if key.is_empty() { "default" } else { own.name.as_str() };
-        if let Some(known) = all.iter().find(|u| *u.name == *name) {
+        let built = Upstream::build(name, url, self.timeouts);
+        let built = built.map_err(|why| self.fault("upstream", why.to_string()))?;
+        if built.authority.as_str() == self.file.listen {
+            return Err(self.fault("upstream", "is the address that the gate itself listens on".to_owned()));
+        }
+        // Two routes that name one upstream share its connections, whatever they are called.
+        if let Some(known) = all.iter().find(|known| known.authority == built.authority) {
             return Ok(known.clone());
         }
-        let built = Upstream::build(name, url, self.timeouts)
-            .map_err(|why| self.fault("upstream", why.to_string()))?;
         let built = Arc::new(built);
         all.push(built.clone());
         Ok(built)
@@ -107,9 +112,24 @@ impl RouteBuilder<'_> {
     }
 }
 
-fn matcher(file: &MatchFile) -> Result<Matcher, Fault> {
+fn matcher(file: &MatchFile, rules: &PathRules) -> Result<Matcher, Fault> {
     let path = |text: &String| {
-        PathPattern::parse(text).map_err(|why| ("paths".to_owned(), format!("{text:?}: {why}")))
+        let fault = |why: String| ("paths".to_owned(), format!("{text:?}: {why}"));
+        // Requests are routed by their normal form, so a pattern in another would never match.
+        let normal = NormalPath::parse(text.as_bytes(), rules).map_err(|why| fault(why.to_string()))?;
+        if normal.as_str() != text {
+            return Err(fault(format!(
+                "never matches: paths are normalised first; write {:?}",
+                normal.as_str()
+            )));
+        }
+        PathPattern::parse(text).map_err(|why| fault(why.to_string()))
+    };
+    let host = |text: &String| {
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let sound = Authority::parse(name).is_some_and(|authority| authority.port.is_none());
+        let message = || format!("{text:?} is no host; write a name, an address or *.suffix, without a port");
+        if sound { Ok(text.to_ascii_lowercase().into()) } else { Err(("hosts".to_owned(), message())) }
     };
     let method = |text: &String| {
         let sound =
@@ -117,7 +137,7 @@ fn matcher(file: &MatchFile) -> Result<Matcher, Fault> {
         sound.ok_or_else(|| ("methods".to_owned(), format!("{text:?} is not a method; write it like POST")))
     };
     Ok(Matcher {
-        hosts: file.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
+        hosts: file.hosts.iter().map(host).collect::<Result<_, _>>()?,
         paths: file.paths.iter().map(path).collect::<Result<_, _>>()?,
         methods: file.methods.iter().map(method).collect::<Result<_, _>>()?,
     })

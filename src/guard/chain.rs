@@ -154,7 +154,7 @@ impl Guards {
             headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
-            concurrency: Concurrency::build(&file.concurrency),
+            concurrency: Concurrency::build(&file.concurrency)?,
             cors,
             body,
             forwarding,

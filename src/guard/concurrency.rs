@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Reason, Refusal};
+use super::{Fault, Reason, Refusal};
 use crate::proxy::client::Client;
 use crate::state::Subject;
 use crate::state::inflight::{Inflight, Permit};
@@ -26,9 +26,20 @@ pub struct Config {
 pub struct Concurrency(Config);
 
 impl Concurrency {
-    /// Caps as they are.
-    pub fn build(config: &Config) -> Self {
-        Self(config.clone())
+    /// Builds the guard.
+    ///
+    /// # Errors
+    /// A cap of zero.
+    pub fn build(config: &Config) -> Result<Self, Fault> {
+        let caps = [
+            ("concurrency.total", config.total),
+            ("concurrency.address", config.address),
+            ("concurrency.user", config.user),
+        ];
+        match caps.iter().find(|(_, cap)| *cap == 0) {
+            Some((key, _)) => Err(Fault::new(*key, "must be more than 0")),
+            None => Ok(Self(config.clone())),
+        }
     }
 
     /// Takes the places that a request needs; they are given back when the permits are dropped.
@@ -71,7 +82,7 @@ mod tests {
     /// One caller with many slow requests would otherwise hold every place there is; a place must come back.
     #[test]
     fn places_are_counted_and_given_back() {
-        let guard = Concurrency::build(&Config { total: 3, address: 2, user: 1 });
+        let guard = Concurrency::build(&Config { total: 3, address: 2, user: 1 }).expect("guard");
         let crowds = Arc::new(Inflight::new());
         let client = |last| {
             let mut client = Request::new(http::Method::GET).client;

@@ -224,13 +224,16 @@ impl Limits {
         collect(&self.body, drawer)
     }
 
-    /// Every draw that a request of any kind by this caller would make, for showing.
-    pub fn all_draws<'a>(&'a self, drawer: &Drawer<'_>) -> Draws<'a> {
-        let mut draws = Draws::default();
-        for limit in self.head.iter().chain(&self.body).filter(|l| l.counts != Counts::Status) {
-            limit.draw(drawer, &mut draws);
+    /// Adds every draw that a request of any kind by this caller would make under these limits, but for counters that
+    /// are there already. For showing.
+    pub fn add_all<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
+        let shown = |limit: &Limit| limit.counts != Counts::Status;
+        for limit in self.head.iter().chain(&self.body).filter(|limit| shown(limit)) {
+            let counter = limit.spec_for(drawer.client.class).name();
+            if !draws.draws.iter().any(|draw| draw.limit.name() == counter) {
+                limit.draw(drawer, draws);
+            }
         }
-        draws
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Event {
     SecurityAlert,
     /// Bad input.
     ValidationError,
+    /// Credentials that are not what they should be.
+    AuthFailed,
 }
 
 impl Event {
@@ -20,6 +22,7 @@ impl Event {
             Event::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
+            Event::AuthFailed => "AUTH_FAILED",
         }
     }
 }
@@ -52,7 +55,7 @@ macro_rules! reasons {
     };
 }
 
-use Event::{RateLimitExceeded, SecurityAlert, ValidationError};
+use Event::{AuthFailed, RateLimitExceeded, SecurityAlert, ValidationError};
 
 reasons! {
     /// The request's framing or head breaks HTTP, or two parsers could read it differently.
@@ -87,6 +90,10 @@ reasons! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many requests in flight for this subject.
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
+    /// Too many connections are open, in total or from this address.
+    TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
+    /// A token was presented on the admin port, and it is not the admin token.
+    AdminTokenRefused = "admin_token_refused", UNAUTHORIZED, Some(AuthFailed);
     /// Too many requests in flight in total.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
     /// The store of limits can't be asked.

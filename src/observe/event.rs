@@ -47,6 +47,25 @@ pub struct SecurityEvent<'a> {
 }
 
 impl<'a> SecurityEvent<'a> {
+    /// An event of which no request is known.
+    pub const fn at_the_door(at: Timestamp, reason: Reason, detail: &'a str, client_address: IpAddr) -> Self {
+        Self {
+            at,
+            reason,
+            detail,
+            client_address,
+            user: None,
+            session: None,
+            device: None,
+            route: None,
+            user_agent: None,
+            request_id: None,
+            method: None,
+            path: None,
+            host: None,
+        }
+    }
+
     /// The event of a refused request; `None` if its reason raises none.
     pub(super) fn of(record: &Record<'a>) -> Option<Self> {
         let refusal = record.refusal?;

@@ -56,6 +56,7 @@ pub struct Metrics {
     limit_events: IntCounter,
     alert_events: IntCounter,
     validation_events: IntCounter,
+    auth_events: IntCounter,
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -144,6 +145,7 @@ impl Metrics {
             limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
             alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
             validation_events: events.with_label_values(&[Event::ValidationError.name()]),
+            auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
             panics: families.counter("panics_total", "Requests that ended in a panic of the gate.")?,
@@ -207,12 +209,13 @@ impl Metrics {
             Event::RateLimitExceeded => &self.limit_events,
             Event::SecurityAlert => &self.alert_events,
             Event::ValidationError => &self.validation_events,
+            Event::AuthFailed => &self.auth_events,
         }
     }
 
     /// Security events since the start, by name.
     pub(super) fn events_by_name(&self) -> Vec<(&'static str, u64)> {
-        [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError]
+        [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError, Event::AuthFailed]
             .map(|event| (event.name(), self.events(event).get()))
             .into()
     }

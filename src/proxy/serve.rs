@@ -25,7 +25,7 @@ use super::route::Inspect;
 use super::watch::{Gone, Watch};
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
-use crate::guard::limits::Drawer;
+use crate::guard::limits::{Drawer, Draws};
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
@@ -134,7 +134,12 @@ impl Gate {
         ctx.places = Some(places);
         if status {
             self.draw(&guards.limits.body_draws(&drawer)).await?;
-            let reply = self.status(&guards.limits.all_draws(&drawer), &routed.client).await?;
+            let mut draws = Draws::default();
+            for route in &ctx.live.routes {
+                let drawer = Drawer::of(&head, &ctx.live.client, &route.name, false);
+                route.guards.limits.add_all(&drawer, &mut draws);
+            }
+            let reply = self.status(&draws, &routed.client).await?;
             self.answer(session, ctx, reply).await?;
             return Err(Halt::Answered);
         }

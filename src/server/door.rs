@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,17 +17,13 @@ use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use super::canned::BUSY;
 use super::gate_io::{GateIo, HeadCaps};
 use crate::guard::Reason;
 use crate::observe::metrics::ConnectionRefusal;
 use crate::observe::{Observer, OpenConnection, SecurityEvent};
 use crate::state::inflight::{Inflight, Permit};
 use crate::state::{Clock, Subject};
-
-/// Told to a client that the door turns away, in the protocol it most likely speaks.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-    content-length: 81\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"busy\"}\n";
 
 /// Caps on connections, as run.
 #[derive(Clone, Debug)]
@@ -52,15 +49,16 @@ pub struct ConnectionCaps {
 /// What a connection holds while it lives.
 pub struct Tenure {
     _places: Option<(Permit, Permit)>,
-    _open: OpenConnection,
+    open: Option<OpenConnection>,
     observer: Arc<Observer>,
     clock: Clock,
     peer: IpAddr,
 }
 
 impl Tenure {
-    fn new(places: Option<(Permit, Permit)>, peer: IpAddr, observer: Arc<Observer>, clock: Clock) -> Self {
-        Self { _places: places, _open: observer.metrics().connection_opened(), observer, clock, peer }
+    fn new<A>(places: Option<(Permit, Permit)>, peer: IpAddr, door: &Door<A>) -> Self {
+        let open = door.counted.then(|| door.observer.metrics().connection_opened());
+        Self { _places: places, open, observer: door.observer.clone(), clock: door.clock.clone(), peer }
     }
 
     #[cfg(test)]
@@ -73,32 +71,25 @@ impl Tenure {
         };
         let clock = Clock::system();
         let observer = Arc::new(Observer::start(&silent, clock.now()).expect("observer"));
-        Self::new(None, IpAddr::V4(Ipv4Addr::LOCALHOST), observer, clock)
+        Self { _places: None, open: None, observer, clock, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) }
     }
 
     /// Bytes of a head came that never became a request.
     pub(super) fn head_abandoned(&self) {
-        self.observer.metrics().head_abandoned();
+        if self.open.is_some() {
+            self.observer.metrics().head_abandoned();
+        }
     }
 
     /// A head came that is no HTTP.
     pub(super) fn head_unparsed(&self) {
-        self.observer.metrics().head_abandoned();
-        self.observer.event(&SecurityEvent {
-            at: self.clock.now(),
-            reason: Reason::MalformedRequest,
-            detail: "The request head is not HTTP (RFC 9112).",
-            client_address: self.peer,
-            user: None,
-            session: None,
-            device: None,
-            route: None,
-            user_agent: None,
-            request_id: None,
-            method: None,
-            path: None,
-            host: None,
-        });
+        self.head_abandoned();
+        self.observer.event(&SecurityEvent::at_the_door(
+            self.clock.now(),
+            Reason::MalformedRequest,
+            "The request head is not HTTP (RFC 9112).",
+            self.peer,
+        ));
     }
 }
 
@@ -120,6 +111,10 @@ pub struct Door<A> {
     open: Arc<Inflight>,
     observer: Arc<Observer>,
     clock: Clock,
+    /// Whether its connections are traffic, and so show in the metrics.
+    counted: bool,
+    /// Second in which the last refusal was told as an event: a flood must not become one of events.
+    told: AtomicU64,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
@@ -136,7 +131,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             .max_pending_accept_reset_streams(20)
             .max_concurrent_reset_streams(20);
         let app = Arc::new(Marked { app: Arc::new(app), options, h2 });
-        Self { app, caps, open: Arc::new(Inflight::new()), observer, clock }
+        Self {
+            app,
+            caps,
+            open: Arc::new(Inflight::new()),
+            observer,
+            clock,
+            counted: true,
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// A door whose connections are no traffic: the admin port's.
+    pub fn uncounted(mut self) -> Self {
+        self.counted = false;
+        self
+    }
+
+    fn tell(&self, peer: IpAddr) {
+        let now = self.clock.now();
+        if self.told.swap(now.as_secs(), Ordering::Relaxed) != now.as_secs() {
+            let detail = "Too many connections are open; further refusals of this second are counted only.";
+            self.observer.event(&SecurityEvent::at_the_door(now, Reason::TooManyConnections, detail, peer));
+        }
     }
 
     fn admit(&self, peer: IpAddr) -> Result<(Permit, Permit), ConnectionRefusal> {
@@ -156,12 +173,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
         match self.admit(peer) {
             Ok(places) => {
-                let tenure = Tenure::new(Some(places), peer, self.observer.clone(), self.clock.clone());
+                let tenure = Tenure::new(Some(places), peer, self);
                 let io = GateIo::new(io, self.caps.head, tenure);
                 self.app.process_new(Box::new(io), shutdown).await;
             }
             Err(why) => {
                 self.observer.metrics().connection_refused(why);
+                self.tell(peer);
                 // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
                 let _ = timeout(Duration::from_millis(100), async {
                     io.write_all(BUSY).await?;

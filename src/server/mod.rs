@@ -1,5 +1,6 @@
 //! Puts the server together: sockets, services, threads, and an orderly end.
 
+mod canned;
 pub mod door;
 mod gate_io;
 mod stop;
@@ -110,7 +111,8 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let entry = Entry::new(gate.clone(), &server.configuration);
     let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone());
     server.add_service(Inherited::new("traffic", door, traffic, traffic_address, None));
-    let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
+    let admin_door =
+        Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock).uncounted();
     server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));
     server.add_service(background_service("upkeep", Upkeep { gate }));
 

@@ -142,6 +142,9 @@ impl Upstream {
         if uri.path_and_query().is_some_and(|p| p.as_str() != "/") {
             return Err(bad("must not have a path"));
         }
+        if given.port().is_some() && given.port_u16().is_none_or(|port| port == 0) {
+            return Err(bad("has no sound port"));
+        }
         let port = given.port_u16().unwrap_or(80);
         let host = given.host().trim_start_matches('[').trim_end_matches(']');
         let literal = host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
@@ -204,7 +207,16 @@ mod tests {
     /// A wrong URL must be told at start, not by a 502 for each request.
     #[test]
     fn bad_urls_are_named() {
-        for url in ["127.0.0.1:3000", "ftp://x", "http://", "http://u:p@x", "http://x/path", "nonsense"] {
+        for url in [
+            "127.0.0.1:3000",
+            "ftp://x",
+            "http://",
+            "http://u:p@x",
+            "http://x/path",
+            "http://x:99999",
+            "http://x:0",
+            "nonsense",
+        ] {
             assert!(Upstream::build("a", url, TIMEOUTS).is_err(), "{url}");
         }
         let good = Upstream::build("a", "http://[::1]:3000", TIMEOUTS).expect("good");
