@@ -162,7 +162,7 @@ impl Gate {
             caps.check_length(length, kind)?;
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
-        let mut reader = BodyReader::new(ctx.live.timeouts.request_body);
+        let mut reader = BodyReader::new(ctx.started, ctx.live.timeouts.request_body);
         let look = if known && route.inspect != Inspect::Off {
             reader.peek(session).await?
         } else {
