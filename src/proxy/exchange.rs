@@ -54,8 +54,11 @@ pub async fn carry(
 ) -> Ended {
     let started = Instant::now();
     let deadline = started + upstream.timeouts.first_byte;
-    let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
-    let (mut head, answer) = match watch.during(session, answer).await {
+    let answered = {
+        let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
+        watch.during(session, answer).await
+    };
+    let (mut head, answer) = match answered {
         Err(Gone) => return Ended::ClientGone,
         Ok(Err(_)) => return Ended::Failed(no_first_byte()),
         Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),

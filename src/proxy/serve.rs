@@ -150,7 +150,7 @@ impl Gate {
             if websocket {
                 return Ok(true);
             }
-            self.exchange(session, ctx, Bytes::new()).await?;
+            Box::pin(self.exchange(session, ctx, Bytes::new())).await?;
             return Ok(false);
         }
         refuse_encodings(&session.req_header().headers)?;
@@ -184,7 +184,8 @@ impl Gate {
             self.inspect(&body, ctx)?;
         }
         self.admit_body(session, ctx).await?;
-        self.exchange(session, ctx, body).await?;
+        // Boxed once, or each stage that it is nested in would copy its state on.
+        Box::pin(self.exchange(session, ctx, body)).await?;
         Ok(false)
     }
 
