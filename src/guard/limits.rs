@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::{Fault, Head, Quota, Reason, Refusal, Traffic};
 use crate::config::{Named, Rate, Span, Toggle};
@@ -131,8 +132,8 @@ pub struct Limits {
 /// The draws of one transaction, and for each the setting that a refusal names.
 #[derive(Default)]
 pub struct Draws<'a> {
-    draws: Vec<Draw<'a>>,
-    settings: Vec<&'a str>,
+    draws: SmallVec<[Draw<'a>; 6]>,
+    settings: SmallVec<[&'a str; 6]>,
 }
 
 impl<'a> Draws<'a> {

@@ -42,9 +42,9 @@ pub struct BodyReader {
 }
 
 impl BodyReader {
-    /// Starts the clock.
-    pub fn new(allowed: Duration) -> Self {
-        Self { deadline: Instant::now() + allowed, allowed, first: None }
+    /// `since`: when the head was complete.
+    pub fn new(since: std::time::Instant, allowed: Duration) -> Self {
+        Self { deadline: Instant::from_std(since) + allowed, allowed, first: None }
     }
 
     /// Reads until the body can be told by its first visible byte.

@@ -21,12 +21,12 @@ use super::{Gate, Shared};
 use crate::server::door::client_stream;
 
 tokio::task_local! {
-    static HANDED_ON: Cell<Option<Context>>;
+    static HANDED_ON: Cell<Option<Box<Context>>>;
 }
 
 /// The request that is being handed on to Pingora's proxy, the first time this is asked for it.
 pub fn handed_on() -> Option<Context> {
-    HANDED_ON.try_with(Cell::take).ok().flatten()
+    HANDED_ON.try_with(Cell::take).ok().flatten().map(|ctx| *ctx)
 }
 
 /// The app behind the door.
@@ -53,7 +53,7 @@ impl HttpServerApp for Entry {
         if !read_head(&mut session, shutdown).await {
             return None;
         }
-        let mut ctx = self.gate.begin(&mut session);
+        let mut ctx = Box::new(self.gate.begin(&mut session));
         match self.gate.serve(&mut session, &mut ctx).await {
             Ok(true) => {
                 self.gate.record(&session, None, &mut ctx);

@@ -4,6 +4,7 @@
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,8 +54,11 @@ pub async fn carry(
 ) -> Ended {
     let started = Instant::now();
     let deadline = started + upstream.timeouts.first_byte;
-    let answer = timeout_at(deadline, upstream.pool().call(request));
-    let (mut head, answer) = match watch.during(session, answer).await {
+    let answered = {
+        let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
+        watch.during(session, answer).await
+    };
+    let (mut head, answer) = match answered {
         Err(Gone) => return Ended::ClientGone,
         Ok(Err(_)) => return Ended::Failed(no_first_byte()),
         Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
@@ -90,6 +94,11 @@ impl Pace {
         Self { read, write: timeouts.write, end }
     }
 
+    /// Resolves when a wait for the upstream has lasted too long. Looks at the clock only once it is waited for.
+    async fn silence(&self) {
+        sleep_until(self.within(self.read)).await;
+    }
+
     fn within(&self, wait: Duration) -> Instant {
         let next = Instant::now() + wait;
         self.end.map_or(next, |end| end.min(next))
@@ -122,7 +131,7 @@ async fn relay(
             biased;
             frame = answer.frame() => frame,
             Gone = watch.gone(session) => return Ended::ClientGone,
-            () = sleep_until(pace.within(pace.read)) => return truncated("the upstream fell silent"),
+            () = pace.silence() => return truncated("the upstream fell silent"),
         };
         match frame {
             None => {

@@ -155,7 +155,7 @@ impl Gate {
             if websocket {
                 return Ok(true);
             }
-            self.exchange(session, ctx, Bytes::new()).await?;
+            Box::pin(self.exchange(session, ctx, Bytes::new())).await?;
             return Ok(false);
         }
         refuse_encodings(&session.req_header().headers)?;
@@ -167,7 +167,7 @@ impl Gate {
             caps.check_length(length, kind)?;
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
-        let mut reader = BodyReader::new(ctx.live.timeouts.request_body);
+        let mut reader = BodyReader::new(ctx.started, ctx.live.timeouts.request_body);
         let look = if known && route.inspect != Inspect::Off {
             reader.peek(session).await?
         } else {
@@ -189,7 +189,8 @@ impl Gate {
             self.inspect(&body, ctx)?;
         }
         self.admit_body(session, ctx).await?;
-        self.exchange(session, ctx, body).await?;
+        // Boxed once, or each stage that it is nested in would copy its state on.
+        Box::pin(self.exchange(session, ctx, body)).await?;
         Ok(false)
     }
 

@@ -17,9 +17,9 @@ use super::{Store, StoreError};
 /// Settlements sent to the store at once, at most.
 const BATCH: usize = 1024;
 
-/// Pause after a batch. Those that come meanwhile wake nobody, so that a busy gate pays for at most 500
+/// Pause after a batch. Those that come meanwhile wake nobody, so that a busy gate pays for at most 100
 /// wake-ups a second.
-const REST: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(10);
 
 /// Pauses between tries while the store fails: doubled from the first up to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));

@@ -2,9 +2,6 @@
 
 use super::fault::{Fault, FaultKind};
 
-/// Bytes of a string that are looked at together.
-const BLOCK: usize = 32;
-
 /// The end of a string's content (the offset of the closing quote) and whether it holds escapes.
 /// `at` is the first byte after the opening quote.
 #[inline]
@@ -29,22 +26,15 @@ pub(super) fn string(body: &[u8], mut at: usize) -> Result<(usize, bool), Fault>
 /// How many bytes come before the first quote, backslash or control character (RFC 8259 §7).
 #[inline]
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    // Whole blocks without an early exit, so that they become vector code; then to the byte.
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let plain_block = |block: &&[u8; BLOCK]| {
-        !block.iter().fold(false, |hit, &b| hit | (b == b'"') | (b == b'\\') | (b < 0x20))
-    };
-    let start = blocks.iter().take_while(plain_block).count() * BLOCK;
-    let bytes = bytes.get(start..).unwrap_or_default();
     let (words, rest) = bytes.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
         let hits = special(u64::from_le_bytes(*word));
         if hits != 0 {
-            return start + i * 8 + (hits.trailing_zeros() / 8) as usize;
+            return i * 8 + (hits.trailing_zeros() / 8) as usize;
         }
     }
     let plain = rest.iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count();
-    start + bytes.len() - rest.len() + plain
+    bytes.len() - rest.len() + plain
 }
 
 /// Sets the top bit of each byte that is a quote, a backslash or below 0x20. Borrows run upwards, so bits
