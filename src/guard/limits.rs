@@ -439,6 +439,23 @@ mod tests {
         assert_eq!(body, [("ai".to_owned(), "address"), ("ai".to_owned(), "user")]);
     }
 
+    /// The same where the user is only part of who is counted.
+    #[test]
+    fn keys_draw_beside_their_address_in_combinations() {
+        let limits = limits(&[("ai", config(Counts::Ai, &[By::User, By::Route]))]);
+        let mut request = Request::new(http::Method::POST);
+        let subject = |request: &Request| {
+            let (rules, head) = (rules(), Head { traffic: Traffic::Ai, ..request.head() });
+            let draws = limits.body_draws(&Drawer::of(&head, &rules, "default", false));
+            draws.as_slice().iter().map(|draw| draw.subject).collect::<Vec<_>>()
+        };
+        let anonymous = subject(&request);
+        request.client.user = Some(SubjectId(7));
+        let keyed = subject(&request);
+        assert_eq!((anonymous.len(), keyed.len()), (1, 2));
+        assert_eq!(anonymous[0], keyed[0]);
+    }
+
     /// What a request does not have can't be counted, and must not be counted together with what others don't have.
     #[test]
     fn absent_subjects_draw_nothing() {
