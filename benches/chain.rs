@@ -67,7 +67,7 @@ fn chain(c: &mut Criterion) {
             let claims = Claims { peer, tls: false, authority, query: None, headers: &headers };
             let client = settings.client.decide(&claims);
             let route = settings.route(&client.tenant, path.as_str(), &Method::POST).expect("route");
-            let api = recognise(&Method::POST, path.as_str());
+            let api = recognise(&Method::POST, path.as_str(), false);
             let head = Head {
                 method: &Method::POST,
                 version: Version::HTTP_11,

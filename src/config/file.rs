@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Named, Secret, Span, Toggle};
+use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
     body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers,
@@ -33,6 +33,8 @@ pub struct ServerFile {
     pub drain: Span,
     /// Development: all messages are shown, and health says so.
     pub debug: bool,
+    /// Memory that bodies may hold, all together, while they are inspected.
+    pub body_memory: ByteSize,
     /// The admin endpoints.
     pub admin: AdminFile,
     /// Caps on connections.

@@ -75,6 +75,8 @@ pub struct ServerSettings {
     pub debug: bool,
     /// Drain deadline.
     pub drain: Duration,
+    /// Bytes that bodies may hold, all together, while they are inspected.
+    pub body_memory: u64,
     /// Caps on connections.
     pub connections: ConnectionCaps,
 }
@@ -265,6 +267,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
         threads: if file.threads == 0 { processors() } else { file.threads },
         drain: file.drain.0,
         debug: file.debug,
+        body_memory: file.body_memory.0,
         connections: ConnectionCaps {
             total: connections.max,
             per_address: connections.per_address,

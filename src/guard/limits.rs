@@ -324,8 +324,20 @@ impl Limit {
                 }
             }
             several => {
-                let parts = several.iter().map(|by| subject_of(by, drawer));
-                if let Some(parts) = parts.collect::<Option<Vec<_>>>() {
+                let parts = |unkeyed: bool| {
+                    let part = |by: &By| match by {
+                        By::User if unkeyed => Some(address),
+                        by => subject_of(by, drawer),
+                    };
+                    several.iter().map(part).collect::<Option<Vec<_>>>()
+                };
+                if several.contains(&By::User)
+                    && drawer.client.user.is_some()
+                    && let Some(parts) = parts(true)
+                {
+                    push(Subject::combined(&parts));
+                }
+                if let Some(parts) = parts(false) {
                     push(Subject::combined(&parts));
                 }
             }

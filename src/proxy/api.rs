@@ -85,39 +85,74 @@ const OPENAI: &[&str] = &[
     "/v1/audio/transcriptions",
     "/v1/audio/translations",
     "/v1/rerank",
+    "/v1/score",
+    "/v1/batches",
+    "/v1/videos",
+];
+
+/// Paths at which vLLM, llama.cpp, LiteLLM and text-generation-inference serve models without a version in front.
+const BARE: &[&str] = &[
+    "/completions",
+    "/completion",
+    "/responses",
+    "/embeddings",
+    "/embedding",
+    "/messages",
+    "/rerank",
+    "/score",
+    "/pooling",
+    "/generate",
+    "/generate_stream",
+    "/infill",
 ];
 
 const OLLAMA: &[&str] = &["/api/generate", "/api/embed", "/api/embeddings"];
 
+/// First segments of n8n's paths that start a workflow.
+const WEBHOOKS: &[&str] = &["webhook", "webhook-test", "webhook-waiting", "form", "form-test"];
+
+/// Segments of ElevenLabs paths that make sound.
+const ELEVENLABS: &[&str] =
+    &["text-to-speech", "speech-to-speech", "sound-generation", "text-to-sound-effects", "music"];
+
 /// Recognises a call to a model or chat by its normalised path. Case does not count: an upstream may ignore it.
-pub fn recognise(method: &Method, path: &str) -> Option<Api> {
+/// `events`: the client waits for events, which it may do with a GET.
+pub fn recognise(method: &Method, path: &str, events: bool) -> Option<Api> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    if has_segment(path, "webhook") || has_segment(path, "webhook-test") {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    if WEBHOOKS.iter().any(|name| first.eq_ignore_ascii_case(name)) || has_segment(path, "webhook") {
         return Some(Api::Webhook);
     }
-    if method.is_safe() {
+    if method.is_safe() && !events {
         return None;
     }
     let any = |ends: &[&str]| ends.iter().any(|end| ends_with(path, end));
-    if any(OPENAI) {
-        return Some(Api::OpenAi);
-    }
-    if ends_with(path, "/v1/audio/speech") {
+    if ends_with(path, "/v1/audio/speech")
+        || (has_segment(path, "deployments") && ends_with(path, "/audio/speech"))
+    {
         return Some(Api::OpenAiSpeech);
     }
-    if ends_with(path, "/v1/messages") || ends_with(path, "/v1/complete") {
+    let mounted = starts_with(path, "/openai/deployments/") || has_segment(path, "engines");
+    let run = has_segment(path, "threads") && ends_with(path, "/runs");
+    if any(OPENAI) || mounted || run {
+        return Some(Api::OpenAi);
+    }
+    if any(&["/v1/messages", "/v1/messages/batches", "/v1/complete"]) {
         return Some(Api::Anthropic);
     }
     if is_gemini(path) {
         return Some(Api::Gemini);
     }
-    if has_segment(path, "text-to-speech") || has_segment(path, "speech-to-speech") {
+    if has_segment(path, "v1") && ELEVENLABS.iter().any(|name| has_segment(path, name)) {
         return Some(Api::ElevenLabs);
     }
     if any(OLLAMA) || ends_with(path, "/ollama/api/chat") {
         return Some(Api::Ollama);
     }
-    if starts_with(path, "/api/chat") || ends_with(path, "/chat") {
+    if BARE.iter().any(|bare| path.eq_ignore_ascii_case(bare)) {
+        return Some(Api::OpenAi);
+    }
+    if starts_with(path, "/api/chat") || first.eq_ignore_ascii_case("chat") || ends_with(path, "/chat") {
         return Some(Api::Chat);
     }
     None
@@ -137,7 +172,17 @@ pub fn error_shape_of(path: &str, anthropic_version: bool) -> ErrorShape {
 /// `…/models/{model}:generateContent` and the other verbs that generate, count or embed.
 fn is_gemini(path: &str) -> bool {
     let Some((head, verb)) = path.rsplit_once(':') else { return false };
-    let verbs = ["generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents", "predict"];
+    let verbs = [
+        "generateContent",
+        "streamGenerateContent",
+        "batchGenerateContent",
+        "embedContent",
+        "batchEmbedContents",
+        "predict",
+        "predictLongRunning",
+        "rawPredict",
+        "streamRawPredict",
+    ];
     has_segment(head, "models") && verbs.iter().any(|v| verb.eq_ignore_ascii_case(v))
 }
 
@@ -188,19 +233,29 @@ mod tests {
             ("/chat", Api::Chat),
             ("/webhook/abc/chat", Api::Webhook),
             ("/webhook-test/abc", Api::Webhook),
+            ("/webhook-waiting/7", Api::Webhook),
+            ("/completion", Api::OpenAi),
+            ("/openai/deployments/d/completions", Api::OpenAi),
+            ("/openai/deployments/d/audio/speech", Api::OpenAiSpeech),
+            ("/v1/threads/t/runs", Api::OpenAi),
+            ("/v1/messages/batches", Api::Anthropic),
+            ("/v1/models/m:batchGenerateContent", Api::Gemini),
+            ("/v1/sound-generation", Api::ElevenLabs),
+            ("/chat/stream", Api::Chat),
         ];
         for (path, api) in known {
-            assert_eq!(recognise(&Method::POST, path), Some(api), "{path}");
+            assert_eq!(recognise(&Method::POST, path, false), Some(api), "{path}");
         }
-        assert_eq!(recognise(&Method::GET, "/webhook/abc"), Some(Api::Webhook));
+        assert_eq!(recognise(&Method::GET, "/webhook/abc", false), Some(Api::Webhook));
     }
 
     /// Pages and listings must not be counted as model calls.
     #[test]
     fn other_paths_are_not() {
         for path in ["/", "/v1/models", "/chats", "/api/users", "/assets/chat.js"] {
-            assert_eq!(recognise(&Method::POST, path), None, "{path}");
+            assert_eq!(recognise(&Method::POST, path, false), None, "{path}");
         }
-        assert_eq!(recognise(&Method::GET, "/chat"), None);
+        assert_eq!(recognise(&Method::GET, "/chat", false), None);
+        assert_eq!(recognise(&Method::GET, "/chat/stream", true), Some(Api::Chat));
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, Version};
 use pingora::protocols::http::ServerSession;
 use tokio::time::{Instant, timeout_at};
 
+use super::body_memory::Held;
 use crate::guard::{Reason, Refusal};
 use crate::server::door::client_stream;
 
@@ -34,6 +35,9 @@ pub enum Look {
 /// Bytes that are looked at, at most. What passes through after all is kept by Pingora up to 64 KiB.
 const PEEKED: usize = 32 * 1024;
 
+/// Pieces that are looked at, at most: a body of one-byte chunks is not worth the work.
+const PEEKED_CHUNKS: usize = 256;
+
 /// A body on its way in.
 pub struct BodyReader {
     deadline: Instant,
@@ -51,18 +55,30 @@ impl BodyReader {
     pub async fn peek(&mut self, session: &mut ServerSession) -> Result<Look, Unread> {
         if self.first.is_none() {
             self.invite(session).await?;
-            let mut first = self.next(session).await?.unwrap_or_default();
-            while first.len() < PEEKED && opener(&first).is_none() && !session.is_body_done() {
-                let Some(more) = self.next(session).await? else { break };
-                first = [first, more].concat().into();
-            }
-            self.first = Some(first);
+            let first = self.next(session).await?.unwrap_or_default();
+            self.first = Some(match opener(&first) {
+                None if !session.is_body_done() => self.past_blanks(session, first).await?,
+                _ => first,
+            });
         }
         Ok(match opener(self.first.as_deref().unwrap_or_default()) {
             Some(b'{' | b'[') => Look::Json,
             None if !session.is_body_done() => Look::Hidden,
             _ => Look::Other,
         })
+    }
+
+    /// Reads on behind blanks, until something visible comes or as much was looked at as is worth it.
+    async fn past_blanks(&self, session: &mut ServerSession, first: Bytes) -> Result<Bytes, Unread> {
+        let mut seen = BytesMut::from(first);
+        for _ in 0..PEEKED_CHUNKS {
+            let Some(more) = self.next(session).await? else { break };
+            seen.extend_from_slice(&more);
+            if opener(&more).is_some() || seen.len() >= PEEKED || session.is_body_done() {
+                break;
+            }
+        }
+        Ok(seen.freeze())
     }
 
     /// The same, where the body may stream through after all: what is read is kept to be read again.
@@ -85,6 +101,7 @@ impl BodyReader {
         session: &mut ServerSession,
         cap: u64,
         setting: &'static str,
+        held: &mut Held,
     ) -> Result<Bytes, Unread> {
         self.peek(session).await?;
         let first = self.first.take().unwrap_or_default();
@@ -95,6 +112,11 @@ impl BodyReader {
         if first.len() as u64 > cap {
             return Err(too_large());
         }
+        let mut hold = |bytes: usize| match held.grow(bytes as u64) {
+            true => Ok(()),
+            false => Err(Unread::Refused(no_memory(held))),
+        };
+        hold(first.len())?;
         if session.is_body_done() {
             return Ok(first);
         }
@@ -107,6 +129,7 @@ impl BodyReader {
             if (body.len() + chunk.len()) as u64 > cap {
                 return Err(too_large());
             }
+            hold(chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
@@ -134,6 +157,12 @@ impl BodyReader {
             }
         }
     }
+}
+
+fn no_memory(held: &Held) -> Refusal {
+    let detail =
+        format!("The bodies of all requests together hold {} bytes, which is all they may.", held.max());
+    Refusal::new(Reason::Overloaded, detail, "body_memory")
 }
 
 /// A broken chunk is the client's fault and worth telling; a broken connection can't be told.

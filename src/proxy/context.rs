@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use super::api::{Api, ErrorShape};
+use super::body_memory::Held;
 use super::client::Client;
 use super::live::Live;
 use super::route::Route;
@@ -73,6 +74,8 @@ pub struct Context {
     pub upstream_called: Option<Instant>,
     /// What was taken from shared state and has to be settled.
     pub admission: Option<Admission>,
+    /// Memory that its body holds.
+    pub held: Option<Held>,
     /// Places taken among the requests in flight.
     pub places: Option<Places>,
     /// Counts this request as in flight in the server.

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ACCEPT, CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method};
 use pingora::protocols::http::ServerSession;
 
@@ -38,6 +40,7 @@ impl Gate {
             upstream_first_byte: None,
             upstream_called: None,
             admission: None,
+            held: None,
             places: None,
             in_flight: None,
         }
@@ -113,7 +116,9 @@ impl Gate {
         let route = live
             .route(&client.tenant, path, &head.method)
             .ok_or_else(|| Refusal::new(Reason::InternalError, "No route takes this request.", "routes"))?;
-        let api = route.api.filter(|_| !head.method.is_safe()).or_else(|| api::recognise(&head.method, path));
+        let events = wants_events(&head.headers);
+        let api = route.api.filter(|_| events || !head.method.is_safe());
+        let api = api.or_else(|| api::recognise(&head.method, path, events));
         ctx.shape = match api {
             Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
             Some(api) => api.error_shape(),
@@ -124,7 +129,7 @@ impl Gate {
         };
         ctx.routed = Some(Routed {
             traffic: traffic_of(&route, api, &head.method),
-            websocket: is_websocket(&head.headers),
+            websocket: head.method == Method::GET && is_websocket(&head.headers),
             origin: head.headers.get(ORIGIN).cloned(),
             path: path.into(),
             target: target.into(),
@@ -169,6 +174,15 @@ fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
         (None, None) if method.is_safe() => Traffic::Page,
         (None, None) => Traffic::Api,
     }
+}
+
+/// Whether the client waits for events: a browser's `EventSource` can ask with GET only.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|kind| {
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("text/event-stream")
+    })
 }
 
 /// RFC 6455 §4.1: anything less is not a WebSocket, and its Upgrade field is dropped.

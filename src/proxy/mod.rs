@@ -3,6 +3,7 @@
 
 pub mod api;
 mod body;
+mod body_memory;
 pub mod client;
 mod context;
 mod draw;
@@ -46,6 +47,7 @@ use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
 use crate::state::{Clock, MemoryStore};
+use body_memory::BodyMemory;
 use request_id::RequestIds;
 
 /// The gate: what all requests share.
@@ -59,6 +61,7 @@ pub struct Gate {
     timers: Timers,
     inflight: Arc<Inflight>,
     ids: RequestIds,
+    bodies: Arc<BodyMemory>,
 }
 
 /// The gate as Pingora's proxy sees it: for requests that stream through.
@@ -75,6 +78,7 @@ impl Gate {
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
         Arc::new(Self {
+            bodies: BodyMemory::new(settings.server.body_memory),
             admissions: Admissions::new(settings.store.clone(), settler.clone()),
             live: ArcSwap::from_pointee(Live::new(settings, observer.metrics())),
             settler,

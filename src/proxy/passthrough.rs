@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
+use http::header::{TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
@@ -82,7 +82,10 @@ impl Gate {
         ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        if switching && !routed.websocket {
+        let to_websocket = |head: &ResponseHeader| {
+            head.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        };
+        if switching && !(routed.websocket && to_websocket(head)) {
             ctx.refusal = Some(unasked_switch());
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "an unasked 101").map_err(|e| e.into_up());
         }

@@ -123,20 +123,21 @@ impl Gate {
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers)?;
-        if let Some(preflight) = guards.preflight(&head) {
-            self.answer(session, ctx, preflight_reply(&preflight)).await?;
-            return Err(Halt::Answered);
-        }
         let status = ctx.live.is_status_path(&routed.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
         self.draw(&guards.limits.head_draws(&drawer)).await?;
         ctx.places = Some(places);
+        if let Some(preflight) = guards.preflight(&head) {
+            self.answer(session, ctx, preflight_reply(&preflight)).await?;
+            return Err(Halt::Answered);
+        }
         if status {
             self.draw(&guards.limits.body_draws(&drawer)).await?;
+            let live = ctx.live.clone();
             let mut draws = Draws::default();
-            for route in &ctx.live.routes {
-                let drawer = Drawer::of(&head, &ctx.live.client, &route.name, false);
+            for route in &live.routes {
+                let drawer = Drawer::of(&head, &live.client, &route.name, false);
                 route.guards.limits.add_all(&drawer, &mut draws);
             }
             let reply = self.status(&draws, &routed.client).await?;
@@ -184,7 +185,9 @@ impl Gate {
             return Err(Refusal::new(Reason::UnsupportedCharset, detail, "").into());
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
-        let body = reader.whole(session, caps.body(kind), kind.setting()).await?;
+        let mut held = self.bodies.share();
+        let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
+        ctx.held = Some(held);
         if declared_json || looks_like_json(&body) {
             self.inspect(&body, ctx)?;
         }

@@ -142,7 +142,8 @@ impl Upstream {
         if uri.path_and_query().is_some_and(|p| p.as_str() != "/") {
             return Err(bad("must not have a path"));
         }
-        if given.port().is_some() && given.port_u16().is_none_or(|port| port == 0) {
+        let written = given.as_str().rsplit(']').next().unwrap_or_default().contains(':');
+        if written && given.port_u16().is_none_or(|port| port == 0) {
             return Err(bad("has no sound port"));
         }
         let port = given.port_u16().unwrap_or(80);
