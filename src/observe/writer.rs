@@ -83,7 +83,8 @@ impl Queue {
 
 impl Signal {
     fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        // Looked at before it is set: the lock of the buffer orders this look behind the drain that missed the line.
+        if !self.pending.load(Ordering::Relaxed) && !self.pending.swap(true, Ordering::AcqRel) {
             // Under the lock, or the notice could fall between the writer's look at `pending` and its sleep.
             let _control = locked(&self.control);
             self.work.notify_one();

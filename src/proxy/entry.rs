@@ -50,7 +50,7 @@ impl HttpServerApp for Entry {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if !read_head(&mut session, shutdown).await {
+        if !read_head(&mut session).await {
             return None;
         }
         let mut ctx = Box::new(self.gate.begin(&mut session));
@@ -78,15 +78,10 @@ impl HttpServerApp for Entry {
     }
 }
 
-/// Waits for a request; false if none came, or none that can be served.
-async fn read_head(session: &mut ServerSession, shutdown: &ShutdownWatch) -> bool {
-    let mut shutdown = shutdown.clone();
-    let read = tokio::select! {
-        biased;
-        read = session.read_request() => read,
-        _ = shutdown.changed() => return false,
-    };
-    let refused = match read {
+/// Waits for a request; false if none came, or none that can be served. A connection that idles here when the server
+/// stops ends with its runtime: the drain waits for what is in flight only.
+async fn read_head(session: &mut ServerSession) -> bool {
+    let refused = match session.read_request().await {
         Ok(true) if session.req_header().method == Method::CONNECT => 405,
         Ok(came) => return came,
         Err(error) => {

@@ -156,7 +156,7 @@ impl Gate {
             if websocket {
                 return Ok(true);
             }
-            Box::pin(self.exchange(session, ctx, Bytes::new())).await?;
+            self.exchange(session, ctx, Bytes::new()).await?;
             return Ok(false);
         }
         refuse_encodings(&session.req_header().headers)?;
@@ -192,8 +192,7 @@ impl Gate {
             self.inspect(&body, ctx)?;
         }
         self.admit_body(session, ctx).await?;
-        // Boxed once, or each stage that it is nested in would copy its state on.
-        Box::pin(self.exchange(session, ctx, body)).await?;
+        self.exchange(session, ctx, body).await?;
         Ok(false)
     }
 
