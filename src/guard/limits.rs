@@ -35,7 +35,7 @@ pub enum Counts {
 /// Whose requests a limit counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^(address|user|session|device|tenant|route|header:.+)$"))]
 pub enum By {
     /// Client address (IPv6: its /64).
     Address,
@@ -91,6 +91,7 @@ pub struct Config {
     pub windows: Vec<Rate>,
     /// Other windows for a class of callers.
     #[serde(default)]
+    #[schemars(schema_with = "classes")]
     pub classes: BTreeMap<ClassName, Vec<Rate>>,
     /// Name under which the environment sets it, for the refusal to say.
     #[serde(default)]
@@ -105,6 +106,15 @@ pub enum ClassName {
     Anonymous,
     /// A key presented.
     Keyed,
+}
+
+/// The schema of `classes`; the derived one would take any name.
+fn classes(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "propertyNames": generator.subschema_for::<ClassName>(),
+        "additionalProperties": generator.subschema_for::<Vec<Rate>>(),
+    })
 }
 
 fn yes() -> bool {
