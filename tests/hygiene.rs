@@ -460,3 +460,22 @@ async fn redirects_lead_back_to_the_gate() {
         }
     }
 }
+
+/// Chunk framing makes one byte of a body cost kilobytes of memory, before anybody has looked at the body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_framing_is_cut() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let mut wire = Wire::to(gate.traffic()).await;
+    wire.send("POST /up HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = format!("1;a={}\r\n \r\n", "b".repeat(4000));
+    // 4 MB, of which a thousand bytes are body: far more than any honest start of a body takes.
+    for _ in 0..1000 {
+        if !wire.send(&chunk).await {
+            break;
+        }
+    }
+    let answer = String::from_utf8_lossy(&wire.rest().await).into_owned();
+    assert!(!answer.contains(" 200 "), "4 MB of framing were kept: {answer}");
+    upstream.assert_untouched();
+}

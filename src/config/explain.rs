@@ -63,7 +63,7 @@ impl<'a> Explain<'a> {
         }
         let text = without_credentials(&scalar.text);
         let bare = !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control);
-        if bare { text } else { format!("{text:?}") }
+        if bare { text.into_owned() } else { format!("{text:?}") }
     }
 }
 

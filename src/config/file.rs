@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
@@ -51,7 +52,8 @@ pub struct ServerFile {
     pub rate_limit_status: Toggle<String>,
     /// Times that are allowed.
     pub timeouts: TimeoutsFile,
-    /// Routes; the first that matches wins. Read one by one, since each is merged with the defaults first.
+    // Read one by one, since each is merged with the defaults first.
+    /// Routes; the first that matches wins.
     #[serde(default)]
     #[schemars(with = "Vec<RouteSchema>")]
     pub routes: Absent,
@@ -61,8 +63,9 @@ pub struct ServerFile {
 #[derive(Debug, Default, Deserialize)]
 pub struct Absent;
 
-/// A route, for the schema: its own keys beside those that it overrides.
+/// A route: its own keys, and those of the top level that it overrides.
 #[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[allow(dead_code)]
 struct RouteSchema {
     #[schemars(flatten)]
@@ -111,36 +114,6 @@ pub struct LogFile {
     pub access: AccessFile,
     /// Security events.
     pub events: EventsFile,
-}
-
-/// Level of the program's own messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// What needs somebody.
-    #[serde(alias = "ERROR", alias = "critical", alias = "CRITICAL")]
-    Error,
-    /// What may need somebody.
-    #[serde(alias = "WARN", alias = "WARNING", alias = "warning")]
-    Warn,
-    /// What happens.
-    #[serde(alias = "INFO")]
-    Info,
-    /// All there is.
-    #[serde(alias = "DEBUG", alias = "trace", alias = "TRACE")]
-    Debug,
-}
-
-impl Level {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-            Level::Debug => "debug",
-        }
-    }
 }
 
 /// Access log, as written.

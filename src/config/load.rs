@@ -138,8 +138,9 @@ impl Config {
     }
 }
 
-/// The file as a whole, for the schema: all keys may be left out.
+/// Tidegate's settings. A key that is left out has its default.
 #[derive(schemars::JsonSchema)]
+#[schemars(title = "Tidegate", deny_unknown_fields)]
 #[allow(dead_code)]
 struct WholeFile {
     #[schemars(flatten)]

@@ -6,6 +6,7 @@ mod error;
 mod explain;
 pub mod file;
 mod interpolate;
+mod level;
 mod load;
 mod merge;
 mod named;

@@ -3,26 +3,84 @@
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-/// The schema of `T` as it is written in a file: wherever it asks for a number, a switch, a list or a text of some
-/// form, `${NAME}` will do too.
+use super::tree::SWITCHES;
+
+/// The only key for which there is no default: what a route is called.
+const NEEDED: &str = "name";
+
+/// The schema of `T` as it is written in a file: all keys but a route's name may be left out, no value is null, and
+/// wherever a number, a switch, a list or a text of some form is asked for, `${NAME}` will do too.
 pub fn schema<T: JsonSchema>() -> Schema {
-    SchemaSettings::draft2020_12().with_transform(OrVariable).into_generator().into_root_schema_for::<T>()
+    let settings = SchemaSettings::draft2020_12().with_transform(AsWritten);
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    let words: Vec<&str> = SWITCHES.iter().map(|(word, _)| *word).collect();
+    let defs = schema.ensure_object().entry("$defs").or_insert_with(|| json!({}));
+    if let Value::Object(defs) = defs {
+        defs.insert(
+            "Switch".to_owned(),
+            json!({ "anyOf": [{ "type": "boolean" }, { "type": "string", "pattern": any_case(&words) }] }),
+        );
+        defs.insert(
+            "Variable".to_owned(),
+            json!({
+                "description": "A value from the environment: `${NAME}` or `${NAME:-default}`.",
+                "type": "string",
+                "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-.*)?\}",
+            }),
+        );
+    }
+    schema
 }
 
-#[derive(Clone)]
-struct OrVariable;
+/// A pattern for any of the words in any case: JSON Schema's dialect (ECMA 262) has no flag for it.
+pub(super) fn any_case(words: &[&str]) -> String {
+    let word = |word: &&str| -> String {
+        word.chars().map(|c| format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase())).collect()
+    };
+    format!("^({})$", words.iter().map(word).collect::<Vec<_>>().join("|"))
+}
 
-impl Transform for OrVariable {
+fn variable() -> Value {
+    json!({ "$ref": "#/$defs/Variable" })
+}
+
+/// Turns the schema of a value as read into that of a value as written.
+#[derive(Clone)]
+struct AsWritten;
+
+impl Transform for AsWritten {
     fn transform(&mut self, schema: &mut Schema) {
         transform_subschemas(self, schema);
-        if is_constrained(schema) {
+        if let Some(Value::Array(keys)) = schema.get_mut("required") {
+            keys.retain(|key| key == NEEDED);
+            if keys.is_empty() {
+                schema.remove("required");
+            }
+        }
+        without_null(schema);
+        // A variable fits every branch, and then not exactly one.
+        if let Some(branches) = schema.remove("oneOf") {
+            schema.insert("anyOf".to_owned(), branches);
+        }
+        if let Some(Value::Array(branches)) = schema.get_mut("anyOf") {
+            // Once for all branches, or editors offer it as often.
+            let mut fits = false;
+            for branch in branches.iter_mut() {
+                fits |= take_variable(branch);
+            }
+            if fits {
+                branches.push(variable());
+            }
+        } else if is_constrained(schema) {
             let mut own = std::mem::take(schema);
-            let description = own.remove("description");
-            let default = own.remove("default");
-            *schema = json_schema!({ "anyOf": [own, { "type": "string", "pattern": r"\$\{\w+(:-.*)?\}" }] });
-            for (name, value) in [("description", description), ("default", default)] {
+            let notes = ["description", "default"].map(|name| (name, own.remove(name)));
+            if own.get("type").is_some_and(|name| name == "boolean") {
+                own = json_schema!({ "$ref": "#/$defs/Switch" });
+            }
+            *schema = json_schema!({ "anyOf": [own, variable()] });
+            for (name, value) in notes {
                 if let Some(value) = value {
                     schema.insert(name.to_owned(), value);
                 }
@@ -31,11 +89,57 @@ impl Transform for OrVariable {
     }
 }
 
+/// Takes out what stands for an `Option` without a value: in a file, its key is left out.
+fn without_null(schema: &mut Schema) {
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    if let Some(Value::Array(names)) = schema.get_mut("type") {
+        names.retain(|name| name != "null");
+        if let [name] = names.as_slice() {
+            let name = name.clone();
+            schema.insert("type".to_owned(), name);
+        }
+    }
+    if let Some(Value::Array(branches)) = schema.get_mut("anyOf") {
+        branches.retain(|branch| branch.get("type").is_none_or(|name| name != "null"));
+        if branches.len() == 1
+            && let Some(Value::Object(only)) = branches.pop()
+        {
+            schema.remove("anyOf");
+            merge_missing(schema.ensure_object(), only);
+        }
+    }
+}
+
+/// Takes the variable out of a branch that was given one; says whether there was one.
+fn take_variable(branch: &mut Value) -> bool {
+    let Some(Value::Array(inner)) = branch.get_mut("anyOf") else { return false };
+    if inner.pop_if(|last| *last == variable()).is_none() {
+        return false;
+    }
+    if inner.len() == 1
+        && let Some(Value::Object(only)) = inner.pop()
+        && let Value::Object(branch) = branch
+    {
+        branch.remove("anyOf");
+        merge_missing(branch, only);
+    }
+    true
+}
+
+/// Adds what is not there yet: a description beside a value says more than that of its type.
+fn merge_missing(schema: &mut Map<String, Value>, other: Map<String, Value>) {
+    for (name, value) in other {
+        schema.entry(name).or_insert(value);
+    }
+}
+
 /// Whether a schema refuses some text.
 fn is_constrained(schema: &Schema) -> bool {
     let refuses = |name: &Value| matches!(name.as_str(), Some("integer" | "number" | "boolean" | "array"));
     let of_type = match schema.get("type") {
-        Some(Value::Array(names)) => names.iter().any(refuses),
+        Some(Value::Array(names)) => !names.iter().any(|name| name == "string"),
         Some(name) => refuses(name),
         None => false,
     };
@@ -43,35 +147,4 @@ fn is_constrained(schema: &Schema) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{ByteSize, Named, Rate, Secret, Span, Toggle};
-    use super::*;
-
-    #[derive(JsonSchema)]
-    #[expect(dead_code, reason = "only its schema is used")]
-    struct File {
-        /// Port to listen on.
-        port: u16,
-        name: String,
-        timeout: Option<Span>,
-        body: Toggle<ByteSize>,
-        limits: Named<Rate>,
-        token: Secret,
-        list: Vec<u8>,
-    }
-
-    /// An editor that marks `port: ${PORT}` as wrong teaches people to switch it off.
-    #[test]
-    fn variables_are_valid_where_numbers_are() {
-        let schema = schema::<File>().to_value();
-        let port = &schema["properties"]["port"];
-        assert_eq!(port["description"], "Port to listen on.");
-        assert_eq!(port["anyOf"][0]["type"], "integer");
-        assert_eq!(port["anyOf"][1]["type"], "string");
-        assert_eq!(schema["properties"]["name"], serde_json::json!({ "type": "string" }));
-        assert_eq!(schema["properties"]["list"]["anyOf"][0]["items"]["anyOf"][0]["type"], "integer");
-        assert_eq!(schema["properties"]["limits"]["additionalProperties"]["$ref"], "#/$defs/Rate");
-        assert!(schema["$defs"]["Rate"]["anyOf"][0]["pattern"].is_string());
-        assert_eq!(schema["properties"]["token"]["$ref"], "#/$defs/Secret");
-    }
-}
+mod tests;

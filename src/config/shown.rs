@@ -1,5 +1,9 @@
 //! How a value may appear in an error or an explanation: short, on one line, without credentials.
 
+use std::borrow::Cow;
+
+use crate::observe::redact;
+
 /// The longest part of a value that an error repeats, in characters.
 const LONGEST: usize = 40;
 
@@ -16,30 +20,9 @@ pub(super) fn short(text: &str) -> String {
     format!("{kept:?}")
 }
 
-/// The text with the `user:password@` of every URL in it hidden (RFC 3986 §3.2.1).
-pub(super) fn without_credentials(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (head, tail) = rest.split_at(at + 3);
-        out.push_str(head);
-        // Some parsers take everything up to the last `@` for the credentials.
-        let authority = tail
-            .find(|c: char| matches!(c, '/' | '?' | '#' | ',') || c.is_whitespace())
-            .unwrap_or(tail.len());
-        let (authority, after) = tail.split_at(authority);
-        match authority.rsplit_once('@') {
-            Some((_, host)) => {
-                out.push_str(HIDDEN);
-                out.push('@');
-                out.push_str(host);
-            }
-            None => out.push_str(authority),
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
+/// The text with the `user:password@` of every URL in it hidden.
+pub(super) fn without_credentials(text: &str) -> Cow<'_, str> {
+    redact::without_credentials(text, HIDDEN)
 }
 
 #[cfg(test)]
@@ -53,6 +36,10 @@ mod tests {
         assert_eq!(
             without_credentials("a http://u:p@ss@h,b http://x/y@z"),
             "a http://(hidden)@h,b http://x/y@z"
+        );
+        assert_eq!(
+            short("redis://:pa,ss@a,redis://:hunter2@b"),
+            r#""redis://(hidden)@a,redis://(hidden)@b""#
         );
     }
 

@@ -36,14 +36,6 @@ impl<T> Toggle<T> {
             Toggle::On(value) => Some(value),
         }
     }
-
-    /// The settings, if it is on.
-    pub fn into_option(self) -> Option<T> {
-        match self {
-            Toggle::Off => None,
-            Toggle::On(value) => Some(value),
-        }
-    }
 }
 
 impl<T: Default> Default for Toggle<T> {
@@ -97,8 +89,7 @@ impl<T: JsonSchema> JsonSchema for Toggle<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let settings = generator.subschema_for::<T>();
-        let switch =
-            json_schema!({ "enum": ["off", "on", false, true], "description": "`off` switches it off." });
+        let switch = json_schema!({ "type": "boolean", "description": "`off` switches it off." });
         json_schema!({ "anyOf": [switch, settings] })
     }
 }

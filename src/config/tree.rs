@@ -173,16 +173,13 @@ impl Node {
     }
 }
 
+/// What a switch may be called, in any case.
+pub(super) const SWITCHES: [(&str, bool); 6] =
+    [("on", true), ("true", true), ("yes", true), ("off", false), ("false", false), ("no", false)];
+
 /// `on` or `off`, in the spellings that files and environments use.
 pub(super) fn switch(text: &str) -> Option<bool> {
-    let is_any = |words: [&str; 3]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
-    if is_any(["on", "true", "yes"]) {
-        Some(true)
-    } else if is_any(["off", "false", "no"]) {
-        Some(false)
-    } else {
-        None
-    }
+    SWITCHES.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, on)| *on)
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ impl BodyGuard {
     pub fn build(json: &JsonConfig, text: &TextConfig, session_fields: &[String]) -> Result<Self, Fault> {
         let caps = [("json.depth", json.depth.into()), ("json.members", json.members.into())];
         let texts = [("text.chat.max", text.chat.max), ("text.model.max", text.model.max)];
-        let all = caps.into_iter().chain(texts).chain([("text.speech.max", text.speech.max)]);
-        if let Some((key, _)) = all.filter(|(_, cap): &(&str, u64)| *cap == 0).next() {
+        let mut all = caps.into_iter().chain(texts).chain([("text.speech.max", text.speech.max)]);
+        if let Some((key, _)) = all.find(|(_, cap): &(&str, u64)| *cap == 0) {
             return Err(Fault::new(key, "must be more than 0"));
         }
         let set = |kinds: &[(&'static str, &KindConfig)]| FieldSet::build(kinds, session_fields);

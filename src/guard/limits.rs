@@ -35,7 +35,7 @@ pub enum Counts {
 /// Whose requests a limit counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^(address|user|session|device|tenant|route|header:.+)$"))]
 pub enum By {
     /// Client address (IPv6: its /64).
     Address,
@@ -91,6 +91,7 @@ pub struct Config {
     pub windows: Vec<Rate>,
     /// Other windows for a class of callers.
     #[serde(default)]
+    #[schemars(schema_with = "classes")]
     pub classes: BTreeMap<ClassName, Vec<Rate>>,
     /// Name under which the environment sets it, for the refusal to say.
     #[serde(default)]
@@ -105,6 +106,15 @@ pub enum ClassName {
     Anonymous,
     /// A key presented.
     Keyed,
+}
+
+/// The schema of `classes`; the derived one would take any name.
+fn classes(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "propertyNames": generator.subschema_for::<ClassName>(),
+        "additionalProperties": generator.subschema_for::<Vec<Rate>>(),
+    })
 }
 
 fn yes() -> bool {
@@ -437,6 +447,23 @@ mod tests {
         request.client.user = Some(SubjectId(7));
         let [_, body] = drawn(&limits, &request, Traffic::Ai, false);
         assert_eq!(body, [("ai".to_owned(), "address"), ("ai".to_owned(), "user")]);
+    }
+
+    /// The same where the user is only part of who is counted.
+    #[test]
+    fn keys_draw_beside_their_address_in_combinations() {
+        let limits = limits(&[("ai", config(Counts::Ai, &[By::User, By::Route]))]);
+        let mut request = Request::new(http::Method::POST);
+        let subject = |request: &Request| {
+            let (rules, head) = (rules(), Head { traffic: Traffic::Ai, ..request.head() });
+            let draws = limits.body_draws(&Drawer::of(&head, &rules, "default", false));
+            draws.as_slice().iter().map(|draw| draw.subject).collect::<Vec<_>>()
+        };
+        let anonymous = subject(&request);
+        request.client.user = Some(SubjectId(7));
+        let keyed = subject(&request);
+        assert_eq!((anonymous.len(), keyed.len()), (1, 2));
+        assert_eq!(anonymous[0], keyed[0]);
     }
 
     /// What a request does not have can't be counted, and must not be counted together with what others don't have.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr2_iter;
+use memchr::{memchr2_iter, memmem, memrchr};
 
 /// What stands in a log where a secret stood in the request.
 pub const MARK: &str = "[redacted]";
@@ -57,12 +57,12 @@ const fn bytes_at(place: usize) -> [bool; 256] {
 
 /// Replaces every key, token and long random run by [`MARK`]; borrows when there is none.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    rewrite(text, spans(text.as_bytes(), true))
+    rewrite(text, spans(text.as_bytes(), true), MARK)
 }
 
 /// As [`redact`], but lets random runs without a known mark of a key stand: for request ids, which are random.
 pub fn redact_keys(text: &str) -> Cow<'_, str> {
-    rewrite(text, spans(text.as_bytes(), false))
+    rewrite(text, spans(text.as_bytes(), false), MARK)
 }
 
 /// Redacts a query string (without `?`): values of parameters whose name says secret, and whatever [`redact`] finds.
@@ -79,11 +79,35 @@ pub fn redact_query(query: &str) -> Cow<'_, str> {
         }
         at += pair.len() + 1;
     }
-    rewrite(query, found)
+    rewrite(query, found, MARK)
 }
 
-/// Redacts a URL as it stands in a Referer: the query by parameter, and the rest as text.
+/// Redacts a URL as it stands in a Referer: its `user:password@`, the query by parameter, and the rest as text.
 pub fn redact_url(url: &str) -> Cow<'_, str> {
+    match without_credentials(url, MARK) {
+        Cow::Borrowed(url) => redact_parts(url),
+        Cow::Owned(url) => Cow::Owned(redact_parts(&url).into_owned()),
+    }
+}
+
+/// The text with `mark` for what stands before the `@` of every URL in it (RFC 3986 §3.2.1).
+pub fn without_credentials<'t>(text: &'t str, mark: &str) -> Cow<'t, str> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    for colon in memmem::find_iter(bytes, b"://") {
+        let start = colon + 3;
+        let rest = bytes.get(start..).unwrap_or_default();
+        let ends = |b: &u8| matches!(b, b'/' | b'?' | b'#') || b.is_ascii_whitespace();
+        let authority = rest.iter().position(ends).and_then(|end| rest.get(..end)).unwrap_or(rest);
+        // Some parsers take everything up to the last `@` for the credentials.
+        if let Some(length) = memrchr(b'@', authority) {
+            found.push(start..start + length);
+        }
+    }
+    rewrite(text, found, mark)
+}
+
+fn redact_parts(url: &str) -> Cow<'_, str> {
     let Some((base, query)) = url.split_once('?') else { return redact(url) };
     match (redact(base), redact_query(query)) {
         (Cow::Borrowed(_), Cow::Borrowed(_)) => Cow::Borrowed(url),
@@ -91,7 +115,7 @@ pub fn redact_url(url: &str) -> Cow<'_, str> {
     }
 }
 
-fn rewrite(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
+fn rewrite<'t>(text: &'t str, mut found: Vec<Range<usize>>, mark: &str) -> Cow<'t, str> {
     if found.is_empty() {
         return Cow::Borrowed(text);
     }
@@ -102,7 +126,7 @@ fn rewrite(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
         if span.start >= done {
             // Spans start and end beside ASCII, so each is on a character boundary.
             out.push_str(text.get(done..span.start).unwrap_or_default());
-            out.push_str(MARK);
+            out.push_str(mark);
         }
         done = done.max(span.end);
     }

@@ -11,7 +11,7 @@ use super::writer::Sink;
 /// Where a log goes. As text: `off`, `stdout`, `stderr`, or a path that contains a `/`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^(off|stdout|stderr)$|/"))]
 pub enum LogTarget {
     /// Nothing is written.
     Off,

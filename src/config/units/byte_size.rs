@@ -73,6 +73,7 @@ impl fmt::Display for ByteSize {
 text_form!(
     ByteSize,
     EXPECTED,
+    ["string", "integer"],
     r"^\s*[0-9]+\s*([bB]|[kKmMgGtT]([iI]?[bB]?))?\s*$",
     ["512B", "64KiB", "20MB", "1m"]
 );

@@ -8,9 +8,10 @@ pub use byte_size::ByteSize;
 pub use rate::Rate;
 pub use span::Span;
 
-/// Reads a quantity from its text in the config and writes it back as text; the schema is a string with a pattern.
+/// Reads a quantity from its text in the config and writes it back as text; the schema is of the types
+/// that YAML gives it, with a pattern for strings.
 macro_rules! text_form {
-    ($type:ident, $expected:expr, $pattern:expr, $examples:tt) => {
+    ($type:ident, $expected:expr, $types:tt, $pattern:expr, $examples:tt) => {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct TextVisitor;
@@ -44,9 +45,10 @@ macro_rules! text_form {
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 schemars::json_schema!({
-                    "type": "string",
+                    "type": $types,
                     "description": $expected,
                     "pattern": $pattern,
+                    "minimum": 0,
                     "examples": $examples,
                 })
             }

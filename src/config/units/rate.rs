@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::span::unit;
+use super::span::{UNITS, unit};
 use super::{Span, text_form};
 
 /// What is said when a text is no rate.
@@ -36,9 +36,11 @@ impl FromStr for Rate {
             None => window.parse::<Span>().map_err(|_| expected())?.duration(),
         };
         match (max, window) {
-            (0, _) => {
-                Err("a rate of 0 would refuse everything: write `off` for no limit, or 1 or more".into())
-            }
+            (0, _) => Err(
+                "a rate of 0 would refuse everything: write 1 or more, or switch the limit off with `off` \
+                in place of its settings (`limits: {NAME: off}`)"
+                    .into(),
+            ),
             (_, Duration::ZERO) => Err(expected()),
             _ => Ok(Self { max, window }),
         }
@@ -59,6 +61,7 @@ impl fmt::Display for Rate {
 text_form!(
     Rate,
     EXPECTED,
-    r"^\s*[0-9]+\s*/\s*([0-9]+\s*)?[a-z]+[0-9a-z\s]*$",
+    "string",
+    format!(r"^\s*0*[1-9][0-9]*\s*/\s*({UNITS}|([0-9]+\s*{UNITS}\s*)+)\s*$"),
     ["60/min", "1000/h", "5/10s", "3/15min"]
 );

@@ -40,6 +40,9 @@ impl From<Span> for Duration {
     }
 }
 
+/// A pattern for the names of units.
+pub(super) const UNITS: &str = "(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hr|hours?|d|days?)";
+
 /// Milliseconds in a unit.
 pub(super) fn unit(name: &str) -> Option<u64> {
     match name {
@@ -101,4 +104,10 @@ impl fmt::Display for Span {
     }
 }
 
-text_form!(Span, EXPECTED, r"^\s*([0-9]+\s*[a-z]+\s*)+$", ["500ms", "30s", "5m", "1h30m", "1d"]);
+text_form!(
+    Span,
+    EXPECTED,
+    "string",
+    format!(r"^\s*([0-9]+\s*{UNITS}\s*)+$"),
+    ["500ms", "30s", "5m", "1h30m", "1d"]
+);

@@ -61,6 +61,8 @@ pub struct Config {
     #[serde(rename = "override")]
     pub existing: Existing,
     /// Single fields by name: another value, or `off`. A Content-Security-Policy takes the place of the preset.
+    // YAML reads `X-XSS-Protection: 0` as a number.
+    #[schemars(extend("additionalProperties" = { "type": ["string", "integer"] }))]
     pub headers: BTreeMap<String, String>,
 }
 

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::{MARK, redact, redact_keys, redact_query, redact_url};
+use super::{MARK, redact, redact_keys, redact_query, redact_url, without_credentials};
 
 /// Keys in the shapes of their issuers, none of them real.
 const KEYS: [&str; 17] = [
@@ -122,6 +122,29 @@ fn queries_are_masked_by_parameter() {
     }
     assert_eq!(redact_url("https://a.example/p?key=s#f"), "https://a.example/p?key=[redacted]");
     assert!(matches!(redact_url("https://a.example/p?page=2"), Cow::Borrowed(_)));
+    assert!(matches!(redact_url("https://a.example/p/@me?to=a@b"), Cow::Borrowed(_)));
+}
+
+/// Browsers take `user:password@` out of a Referer; scripts that call the app do not.
+#[test]
+fn urls_lose_their_passwords() {
+    for (url, clean) in [
+        (
+            "https://u:hunter2CanaryX@ex.com/?token=s3cret&p=2",
+            "https://[redacted]@ex.com/?token=[redacted]&p=2",
+        ),
+        ("https://u:a@b,c@ex.com", "https://[redacted]@ex.com"),
+        ("http://a,redis://:one@b:1,redis://:two@c", "http://a,redis://[redacted]@b:1,redis://[redacted]@c"),
+        (
+            "https://a.example/?next=https://u:p@b.example/",
+            "https://a.example/?next=https://[redacted]@b.example/",
+        ),
+        ("://@", "://[redacted]@"),
+        ("https://ü:ö@é", "https://[redacted]@é"),
+    ] {
+        assert_eq!(redact_url(url), clean);
+    }
+    assert_eq!(without_credentials("see http://u@h and mail a@b", "-"), "see http://-@h and mail a@b");
 }
 
 /// Text made to be searched over and over would stop the gate: eight times the text may cost eight times the time,
@@ -160,8 +183,9 @@ fn hostile_text_costs_no_more_than_its_length() {
         "550e8400-e29b-41d4-a716-446655440000/",
         "k=v&",
     ] {
-        let (short, long) = (cost(unit, 8_000), cost(unit, 64_000));
-        assert!(long < short * 30, "{unit:?}: {short:?}, {long:?}");
+        // A busy machine can spoil a try or two; what is quadratic fails them all.
+        let linear = (0..5).any(|_| cost(unit, 64_000) < cost(unit, 8_000) * 30);
+        assert!(linear, "{unit:?}");
     }
 }
 
