@@ -4,13 +4,20 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+DIST := $(or $(CARGO_TARGET_DIR),target)/dist
+# Options of run.py: `make bench BENCH_FLAGS=--enforce` fails over the limit.
+BENCH_FLAGS ?=
+MEASURED := --tidegate $(DIST)/tidegate --bare $(DIST)/examples/bare_pingora --upstream $(DIST)/examples/bench_upstream
 VENV := target/e2e-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run check test e2e bench fuzz deps bench-deps deny
+.PHONY: help build run check test e2e bench fuzz deps bench-deps deny
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: deps ## Build the program: target/release/tidegate
+	$(CARGO) build --release --locked
 
 run: deps ## Build and start the demo: a chat app behind the gate on http://127.0.0.1:8080
 	$(CARGO) run --release --locked -- demo
@@ -33,7 +40,9 @@ e2e: deps $(VENV)/ready ## Real clients: official SDKs and curl against the real
 
 bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the parts alone
 	$(CARGO) build --locked --profile dist --bin tidegate --example bare_pingora --example bench_upstream
-	python3 benches/side_by_side/run.py
+	python3 -m unittest discover -s benches/side_by_side
+	python3 benches/side_by_side/run.py $(MEASURED) $(BENCH_FLAGS)
+	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked
 
 fuzz: deps ## The scanner against serde_json, a million cases
@@ -55,6 +64,9 @@ bench-deps:
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light); \
 	command -v wrk >/dev/null || missing+=(wrk); \
 	command -v valgrind >/dev/null || missing+=(valgrind); \
+	command -v h2load >/dev/null || missing+=(nghttp2-client); \
+	command -v taskset >/dev/null || missing+=(util-linux); \
+	command -v python3 >/dev/null || missing+=(python3); \
 	if [ $${#missing[@]} -gt 0 ]; then \
 	  echo "installing $${missing[*]}"; \
 	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \

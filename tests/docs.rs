@@ -7,6 +7,7 @@ use std::process::Command;
 
 use common::{Answer, Ask, Upstream, Via, gate};
 use serde_json::Value;
+use tidegate::cli::UNREAD;
 use tidegate::config::Config;
 use tidegate::guard::Reason;
 
@@ -213,6 +214,16 @@ fn every_environment_name_is_listed() {
     for name in table(README, "| limit |").iter().flat_map(|row| codes(row[4])) {
         assert!(read.contains(&name), "README names {name}, which is not read");
     }
+}
+
+/// Someone who sets one of these believes to be protected by it.
+#[test]
+fn every_environment_name_that_is_not_read_is_listed() {
+    let listed: BTreeSet<_> =
+        table(REFERENCE, "| name not read |").iter().flat_map(|row| codes(row[0])).collect();
+    assert_eq!(listed, UNREAD.map(str::to_owned).into());
+    let unread: Vec<_> = UNREAD.iter().filter(|name| SHIPPED.contains(&format!("${{{name}"))).collect();
+    assert!(unread.is_empty(), "read after all: {unread:?}");
 }
 
 /// What `--help` offers has to be in the reference.

@@ -2,31 +2,11 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Ask, Gate, OK_JSON, Upstream, Wire, gate, within};
+use common::{Ask, Gate, Upstream, Wire, gate, within};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
-
-/// An upstream that answers when it is told to.
-async fn waiting() -> (Upstream, Arc<Notify>, Arc<Notify>) {
-    let (asked, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let cues = (asked.clone(), go.clone());
-    let upstream = Upstream::scripted(move |mut peer| {
-        let (asked, go) = cues.clone();
-        async move {
-            while peer.request().await.is_some() {
-                asked.notify_one();
-                go.notified().await;
-                peer.send(OK_JSON).await;
-            }
-        }
-    })
-    .await;
-    (upstream, asked, go)
-}
 
 fn stop(gate: Gate) -> JoinHandle<()> {
     spawn_blocking(move || drop(gate))
@@ -37,7 +17,7 @@ fn stop(gate: Gate) -> JoinHandle<()> {
 async fn requests_in_flight_are_finished() {
     let mut told = Vec::new();
     for ask in [Ask::chat(), Ask::get("/page")] {
-        let (upstream, asked, go) = waiting().await;
+        let (upstream, asked, go) = Upstream::on_cue().await;
         let gate = gate(upstream.address(), "drain: 8s\n");
         let mut wire = Wire::to(gate.traffic()).await;
         wire.send(ask.bytes()).await;
@@ -59,7 +39,7 @@ async fn requests_in_flight_are_finished() {
 /// An upstream that hangs must not keep the process alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_drain_has_a_deadline() {
-    let (upstream, asked, _go) = waiting().await;
+    let (upstream, asked, _go) = Upstream::on_cue().await;
     let gate = gate(upstream.address(), "drain: 300ms\n");
     let mut wire = Wire::to(gate.traffic()).await;
     wire.send(Ask::chat().bytes()).await;

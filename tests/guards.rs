@@ -2,11 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Answer, Ask, BOTH, Gate, H2, OK_JSON, Upstream, Via, Wire, assert_refused, gate, within};
-use tokio::sync::Notify;
 
 /// A request that has to be refused.
 struct Case {
@@ -566,19 +564,7 @@ async fn requests_in_flight_are_capped() {
         ("concurrency: {total: 1}\n", Ask::get("/page"), 503, "overloaded"),
     ];
     for (settings, next, status, reason) in cases {
-        let (asked, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let cues = (asked.clone(), go.clone());
-        let upstream = Upstream::scripted(move |mut peer| {
-            let (asked, go) = cues.clone();
-            async move {
-                while peer.request().await.is_some() {
-                    asked.notify_one();
-                    go.notified().await;
-                    peer.send(OK_JSON).await;
-                }
-            }
-        })
-        .await;
+        let (upstream, asked, go) = Upstream::on_cue().await;
         let gate = gate(upstream.address(), settings);
         let mut holder = Wire::to(gate.traffic()).await;
         holder.send(key("one").bytes()).await;

@@ -33,8 +33,9 @@ impl CheckArgs {
 
 /// Tests the settings as `run` would use them; nothing is bound or started.
 pub fn check(args: &RunArgs, explain: bool) -> Result<(), String> {
-    let config = args.load().map_err(|e| e.to_string())?;
+    let (config, warnings) = args.load().map_err(|e| e.to_string())?;
     config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
+    warnings.iter().for_each(|warning| eprintln!("tidegate: {warning}"));
     if explain {
         print(&config.explain());
         print(&format!("# The way of a request, in this order:\n{}", chain::explain()));

@@ -3,7 +3,12 @@
 mod check;
 mod demo;
 mod run;
+mod unread;
 
+pub use unread::UNREAD;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +38,9 @@ enum Command {
     /// Serve (the default).
     Run(RunArgs),
     /// Serve an embedded chat app behind the gate, to see it work.
+    ///
+    /// The settings are the built-in defaults, so that what it prints is true: no settings file and no environment
+    /// variable is read.
     Demo(demo::DemoArgs),
     /// Test the settings.
     Check(check::CheckArgs),
@@ -47,6 +55,13 @@ struct RunArgs {
     /// The app to stand in front of, as http://host:port.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    #[command(flatten)]
+    addresses: Addresses,
+}
+
+/// Where to listen.
+#[derive(Debug, Default, Args)]
+struct Addresses {
     /// Address for traffic [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
@@ -56,13 +71,26 @@ struct RunArgs {
 }
 
 impl RunArgs {
-    fn load(&self) -> Result<Config, ConfigErrors> {
-        Config::load(self.config.as_deref(), &self.overrides(), &|name| std::env::var(name).ok())
+    /// The settings, and what to warn of.
+    fn load(&self) -> Result<(Config, Vec<String>), ConfigErrors> {
+        let overrides = self.addresses.overrides(self.upstream.clone());
+        let read = RefCell::new(BTreeSet::new());
+        let config = Config::load(self.config.as_deref(), &overrides, &|name| {
+            read.borrow_mut().insert(name.to_owned());
+            environment(name)
+        })?;
+        Ok((config, unread::warnings(&environment, &read.into_inner())))
     }
+}
 
-    fn overrides(&self) -> Overrides {
-        Overrides { upstream: self.upstream.clone(), listen: self.listen.clone(), admin: self.admin.clone() }
+impl Addresses {
+    fn overrides(&self, upstream: Option<String>) -> Overrides {
+        Overrides { upstream, listen: self.listen.clone(), admin: self.admin.clone() }
     }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Runs the program; the exit code is 0 if all went well, 1 if the settings or the machine refuse, 2 for bad usage.

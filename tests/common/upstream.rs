@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Head, Wire};
@@ -84,6 +85,24 @@ impl Upstream {
     /// Answers every request with [`OK_JSON`].
     pub async fn ok() -> Self {
         Self::answering(OK_JSON).await
+    }
+
+    /// Answers with [`OK_JSON`] when it is told to. The first cue comes with each request, the second lets one answer go.
+    pub async fn on_cue() -> (Self, Arc<Notify>, Arc<Notify>) {
+        let (asked, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let cues = (asked.clone(), go.clone());
+        let upstream = Self::scripted(move |mut peer| {
+            let (asked, go) = cues.clone();
+            async move {
+                while peer.request().await.is_some() {
+                    asked.notify_one();
+                    go.notified().await;
+                    peer.send(OK_JSON).await;
+                }
+            }
+        })
+        .await;
+        (upstream, asked, go)
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -9,14 +9,13 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use super::{PACE, serve, what_to_try};
-use crate::cli::{RunArgs, run};
+use crate::cli::{Addresses, run};
 use crate::config::Config;
-use crate::config::Overrides;
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     #[command(flatten)]
-    gate: RunArgs,
+    addresses: Addresses,
 }
 
 /// Serves until a signal comes.
@@ -34,9 +33,10 @@ pub fn demo(args: &DemoArgs) -> Result<(), String> {
         Ok::<SocketAddr, std::io::Error>(address)
     });
     let app = app.map_err(|e| format!("cannot start the demo app: {e}"))?;
-    let overrides = Overrides { upstream: Some(format!("http://{app}")), ..args.gate.overrides() };
-    let config = Config::load(args.gate.config.as_deref(), &overrides, &|name| std::env::var(name).ok());
-    let running = run::start(config.map_err(|e| e.to_string())?)?;
+    let overrides = args.addresses.overrides(Some(format!("http://{app}")));
+    // What is printed below is true of the defaults, so nothing from outside may change them.
+    let config = Config::load(None, &overrides, &|_| None).map_err(|e| e.to_string())?;
+    let running = run::start(config, &[])?;
     let mut out = std::io::stdout().lock();
     let text = what_to_try(running.traffic(), running.admin());
     // Nobody may be reading; the demo serves all the same.
