@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const TIMEOUTS: Timeouts = Timeouts {
+    pub(super) const TIMEOUTS: Timeouts = Timeouts {
         connect: SECOND,
         first_byte: SECOND,
         between_bytes: SECOND,

@@ -207,3 +207,106 @@ impl Answer<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::{Upstream, tests::TIMEOUTS};
+    use super::*;
+
+    /// An upstream that answers `answers` requests on each connection, then closes it; and its count of connections.
+    async fn upstream(answers: usize) -> (Upstream, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let url = format!("http://{}", listener.local_addr().expect("address"));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut peer, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    for _ in 0..answers {
+                        // A whole request comes in one piece here.
+                        if !matches!(peer.read(&mut [0; 1024]).await, Ok(1..)) {
+                            return;
+                        }
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                        peer.write_all(answer).await.expect("answer");
+                    }
+                });
+            }
+        });
+        (Upstream::build("a", &url, TIMEOUTS).expect("an upstream"), connections)
+    }
+
+    async fn ask(pool: &Pool) -> Vec<u8> {
+        let request = Request::post("/").header("host", "a").body(Full::new(Bytes::from_static(b"{}")));
+        let (head, mut answer) = pool.call(request.expect("request")).await.expect("an answer");
+        assert_eq!(head.status, 200);
+        let mut body = Vec::new();
+        while let Some(frame) = answer.frame().await {
+            body.extend_from_slice(&frame.expect("frame").into_data().expect("data"));
+        }
+        body
+    }
+
+    /// Each connection more is a round trip more, and a slot less in an upstream that has few.
+    #[tokio::test]
+    async fn a_connection_serves_one_request_after_another() {
+        let (upstream, connections) = upstream(usize::MAX).await;
+        for _ in 0..3 {
+            assert_eq!(ask(upstream.pool()).await, b"ok");
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+    }
+
+    /// An upstream that closes what idles, as all do, must not cost the next caller a 502.
+    #[tokio::test]
+    async fn a_connection_that_the_upstream_closed_is_not_used() {
+        let (upstream, connections) = upstream(1).await;
+        for call in 1..=3 {
+            assert_eq!(ask(upstream.pool()).await, b"ok");
+            // The reactor has to hear of the end before the pool can; if it has already, nothing is kept.
+            let kept = upstream.pool().idle.lock().pop();
+            if let Some((since, mut link)) = kept {
+                let closed = async {
+                    while link.is_free() {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(5), closed).await.expect("the end is seen");
+                upstream.pool().idle.lock().push((since, link));
+            }
+            assert_eq!(connections.load(Ordering::SeqCst), call);
+        }
+    }
+
+    /// Half an answer that nobody read must not be taken for the next caller's.
+    #[tokio::test]
+    async fn an_answer_that_was_not_read_ends_its_connection() {
+        let (upstream, connections) = upstream(usize::MAX).await;
+        let request = Request::post("/").body(Full::new(Bytes::new())).expect("request");
+        drop(upstream.pool().call(request).await.expect("an answer"));
+        assert!(upstream.pool().idle.lock().is_empty());
+        assert_eq!(ask(upstream.pool()).await, b"ok");
+        assert_eq!(connections.load(Ordering::SeqCst), 2);
+    }
+
+    /// What is kept for ever holds sockets on both sides for ever.
+    #[tokio::test]
+    async fn what_idles_too_long_is_closed() {
+        let (upstream, _) = upstream(usize::MAX).await;
+        let pool = upstream.pool();
+        ask(pool).await;
+        pool.sweep();
+        assert_eq!(pool.idle.lock().len(), 1);
+        if let Some((since, _)) = pool.idle.lock().first_mut() {
+            *since = since.checked_sub(pool.keep).expect("the past");
+        }
+        pool.sweep();
+        assert!(pool.idle.lock().is_empty());
+    }
+}
