@@ -34,22 +34,14 @@ pub enum Ended {
     Truncated(Box<Error>),
 }
 
-/// Bytes and times of an exchange, for the record.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// When the upstream's head arrived, from the start of the call.
-    pub first_byte: Option<Duration>,
-    /// Body bytes received from the upstream.
-    pub received: u64,
-}
-
-/// Sends `request` to `upstream` and its answer to the client. `dress` applies the response guards to the head.
+/// Sends `request` to `upstream` and its answer to the client. `first_byte` is set to when the upstream's head came, from
+/// the start of the call; `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
     upstream: &Upstream,
     request: http::Request<Full<Bytes>>,
-    tally: &mut Tally,
+    first_byte: &mut Option<Duration>,
     dress: impl FnOnce(&mut ServerSession, &mut response::Parts),
 ) -> Ended {
     let started = Instant::now();
@@ -64,7 +56,7 @@ pub async fn carry(
         Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
         Ok(Ok(Ok(answer))) => answer,
     };
-    tally.first_byte = Some(started.elapsed());
+    *first_byte = Some(started.elapsed());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ended::Failed(unasked_switch());
     }
@@ -75,7 +67,7 @@ pub async fn carry(
     }
     reframe(session, &mut head, answer.is_end());
     dress(session, &mut head);
-    relay(session, watch, head.into(), answer, &pace, tally).await
+    relay(session, watch, head.into(), answer, &pace).await
 }
 
 /// When to give up, by the kind of answer.
@@ -111,7 +103,6 @@ async fn relay(
     head: ResponseHeader,
     mut answer: Answer<'_>,
     pace: &Pace,
-    tally: &mut Tally,
 ) -> Ended {
     let bodiless = answer.is_end();
     let mut tasks = vec![HttpTask::Header(Box::new(head), bodiless)];
@@ -141,7 +132,6 @@ async fn relay(
             Some(Err(error)) => return Ended::Truncated(because("the upstream broke off", error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    tally.received += data.len() as u64;
                     last = answer.is_end();
                     tasks.push(HttpTask::Body(Some(data), last));
                 }

@@ -86,7 +86,6 @@ const IDENTITY: &[&str] = &[
     "x-auth-request-groups",
     "x-webauth-user",
     "x-token-subject",
-    "x-tidegate-reason",
 ];
 
 /// Identity fields by their beginning.

@@ -17,7 +17,7 @@ use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
 use super::context::Context;
-use super::exchange::{self, Ended, Tally};
+use super::exchange::{self, Ended};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
 use super::respond::dress;
@@ -253,24 +253,25 @@ impl Gate {
             admission.note(Outcome::Abandoned);
         }
         let mut watch = Watch::new(session);
-        let mut tally = Tally::default();
+        let mut first_byte = None;
         let dressing = &*ctx;
-        let ended = exchange::carry(session, &mut watch, &upstream, request, &mut tally, |session, head| {
-            if self.stop.draining() {
-                session.set_keepalive(None);
-            }
-            if let Some(routed) = &dressing.routed {
-                hide_upstream(
-                    &mut head.headers,
-                    upstream.authority.as_str(),
-                    &routed.client,
-                    routed.authority.as_deref(),
-                );
-            }
-            dress(head, dressing, Author::Upstream);
-        })
-        .await;
-        ctx.upstream_first_byte = tally.first_byte;
+        let ended =
+            exchange::carry(session, &mut watch, &upstream, request, &mut first_byte, |session, head| {
+                if self.stop.draining() {
+                    session.set_keepalive(None);
+                }
+                if let Some(routed) = &dressing.routed {
+                    hide_upstream(
+                        &mut head.headers,
+                        upstream.authority.as_str(),
+                        &routed.client,
+                        routed.authority.as_deref(),
+                    );
+                }
+                dress(head, dressing, Author::Upstream);
+            })
+            .await;
+        ctx.upstream_first_byte = first_byte;
         let outcome = match &ended {
             Ended::Served => Outcome::Served,
             Ended::ClientGone => Outcome::ClientGone,
