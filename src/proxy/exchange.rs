@@ -181,7 +181,7 @@ pub(super) fn unasked_switch() -> Refusal {
     Refusal::new(Reason::UpstreamFailed, "The upstream switched protocols unasked.", "")
 }
 
-fn no_first_byte() -> Refusal {
+pub(super) fn no_first_byte() -> Refusal {
     Refusal::new(
         Reason::UpstreamTimeout,
         "The upstream did not begin to answer in time.",
@@ -192,20 +192,23 @@ fn no_first_byte() -> Refusal {
 /// What the client is told; the cause itself stays here, since it may name addresses.
 fn refusal_of(error: &CallError) -> Refusal {
     match error {
-        CallError::Broken(_) => {
-            Refusal::new(Reason::UpstreamFailed, "The upstream broke off or answered what is not HTTP.", "")
-        }
-        CallError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => Refusal::new(
-            Reason::UpstreamTimeout,
-            "The upstream could not be reached in time.",
-            "timeouts.connect",
-        ),
-        CallError::Connect(_) => Refusal::new(
-            Reason::UpstreamUnreachable,
-            "The upstream can't be reached.",
-            "upstream (UPSTREAM_URL)",
-        ),
+        CallError::Broken(_) => broken(),
+        CallError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => no_connection_in_time(),
+        CallError::Connect(_) => unreachable(),
     }
+}
+
+pub(super) fn broken() -> Refusal {
+    Refusal::new(Reason::UpstreamFailed, "The upstream broke off or answered what is not HTTP.", "")
+}
+
+pub(super) fn no_connection_in_time() -> Refusal {
+    let detail = "The upstream could not be reached in time.";
+    Refusal::new(Reason::UpstreamTimeout, detail, "timeouts.connect")
+}
+
+pub(super) fn unreachable() -> Refusal {
+    Refusal::new(Reason::UpstreamUnreachable, "The upstream can't be reached.", "upstream (UPSTREAM_URL)")
 }
 
 fn truncated(why: &'static str) -> Ended {

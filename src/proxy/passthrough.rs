@@ -13,7 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::Gate;
 use super::context::Context;
-use super::exchange::unasked_switch;
+use super::exchange;
 use super::forward::{Framing, Told, hide_upstream, strip_hop_by_hop};
 use super::respond::dress;
 use crate::guard::caps::BodyKind;
@@ -86,7 +86,7 @@ impl Gate {
             head.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
         };
         if switching && !(routed.websocket && to_websocket(head)) {
-            ctx.refusal = Some(unasked_switch());
+            ctx.refusal = Some(exchange::unasked_switch());
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "an unasked 101").map_err(|e| e.into_up());
         }
         if head.status.is_informational() && !switching {
@@ -154,23 +154,12 @@ fn refusal_of(error: &Error) -> Option<Refusal> {
     use ErrorType::*;
     let upstream = *error.esource() == ErrorSource::Upstream;
     let refusal = match error.etype() {
-        ConnectTimedout | TLSHandshakeTimedout => Refusal::new(
-            Reason::UpstreamTimeout,
-            "The upstream could not be reached in time.",
-            "timeouts.connect",
-        ),
-        ConnectRefused | ConnectNoRoute | ConnectError | SocketError | BindError if upstream => Refusal::new(
-            Reason::UpstreamUnreachable,
-            "The upstream can't be reached.",
-            "upstream (UPSTREAM_URL)",
-        ),
-        ReadTimedout | WriteTimedout if upstream => {
-            let detail = "The upstream did not begin to answer in time.";
-            Refusal::new(Reason::UpstreamTimeout, detail, "timeouts.first_byte")
+        ConnectTimedout | TLSHandshakeTimedout => exchange::no_connection_in_time(),
+        ConnectRefused | ConnectNoRoute | ConnectError | SocketError | BindError if upstream => {
+            exchange::unreachable()
         }
-        _ if upstream => {
-            Refusal::new(Reason::UpstreamFailed, "The upstream broke off or answered what is not HTTP.", "")
-        }
+        ReadTimedout | WriteTimedout if upstream => exchange::no_first_byte(),
+        _ if upstream => exchange::broken(),
         ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout | H2Error => return None,
         InvalidHTTPHeader | HTTPStatus(400) => {
             Refusal::new(Reason::MalformedRequest, "The body's framing is broken (RFC 9112 §7).", "")
