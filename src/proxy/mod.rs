@@ -22,6 +22,7 @@ pub mod route;
 mod serve;
 mod status;
 pub mod timeouts;
+mod unreadable;
 mod watch;
 
 use std::sync::Arc;
