@@ -67,6 +67,8 @@ impl Sources for Admin {
         snapshot.debug = live.server.debug;
         snapshot.environment = if live.server.debug { "development" } else { "production" }.into();
         snapshot.in_flight = gate.stop().in_flight();
+        snapshot.servers = live.upstreams.iter().flat_map(|upstream| upstream.states()).collect();
+        snapshot.degraded.extend(live.upstreams.iter().filter_map(|upstream| upstream.ailment()));
         snapshot.state = StateCounts {
             open_admissions: store.open as u64,
             subjects: store.counters as u64,

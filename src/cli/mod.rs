@@ -52,7 +52,7 @@ struct RunArgs {
     /// Settings file.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The app to stand in front of, as http://host:port.
+    /// The app to stand in front of, as http://host:port; several with commas between, or the name of an upstream.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     #[command(flatten)]

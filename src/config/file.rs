@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
@@ -18,13 +19,14 @@ use crate::proxy::api::Api;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
 use crate::proxy::timeouts;
+use crate::upstream::{Targets, UpstreamFile};
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerFile {
-    /// The app in front of which the gate stands, as `http://host:port`.
-    pub upstream: Option<String>,
+    /// The app in front of which the gate stands: its servers, or the name of an upstream.
+    pub upstream: Option<Targets>,
     /// Address for traffic.
     pub listen: String,
     /// Worker threads; 0: one for each processor.
@@ -51,8 +53,14 @@ pub struct ServerFile {
     pub hygiene: hygiene::Hygiene,
     /// Path at which callers ask for their own limits.
     pub rate_limit_status: Toggle<String>,
-    /// Connections to upstreams.
-    pub upstream_connections: UpstreamConnectionsFile,
+    /// How upstreams are used.
+    pub upstream_defaults: UpstreamFile,
+    // Read one by one, since each is merged with the defaults first.
+    /// Upstreams by name.
+    #[schemars(with = "Named<UpstreamFile>")]
+    pub upstreams: Named<IgnoredAny>,
+    /// Name servers that are asked for names of upstreams.
+    pub name_servers: Vec<String>,
     // Read one by one, since each is merged with the defaults first.
     /// Routes; the first that matches wins.
     #[serde(default)]
@@ -157,16 +165,6 @@ pub struct ClientFile {
     pub secret: Option<Secret>,
 }
 
-/// Connections to upstreams, as written.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UpstreamConnectionsFile {
-    /// For one to be opened.
-    pub connect_timeout: Span,
-    /// For which an unused one is kept.
-    pub idle_timeout: Span,
-}
-
 /// Keys that a route may override.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -229,7 +227,7 @@ pub struct RouteOwn {
     #[serde(default, rename = "match")]
     pub matches: MatchFile,
     /// Another upstream than the top level's.
-    pub upstream: Option<String>,
+    pub upstream: Option<Targets>,
     /// The API it speaks, where its path does not tell.
     pub api: Option<Api>,
     /// What its requests count as, where method and path do not tell.

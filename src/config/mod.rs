@@ -20,6 +20,7 @@ mod shown;
 mod toggle;
 mod tree;
 pub mod units;
+mod upstreams;
 
 pub use de::{from_node, from_node_at, secret_paths};
 pub use error::{ConfigError, ConfigErrors};

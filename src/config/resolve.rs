@@ -13,6 +13,7 @@ use secrecy::SecretString;
 
 use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
+use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
 use crate::guard::Guards;
@@ -25,7 +26,7 @@ use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
-use crate::upstream::{self, Upstream};
+use crate::upstream::Upstream;
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -158,20 +159,15 @@ impl Config {
             token.map_err(|why| problem("admin.token", why.to_string()))?;
         }
         let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
-        let upstream_timeouts = upstream::Timeouts {
-            connect: file.upstream_connections.connect_timeout.0,
-            idle: file.upstream_connections.idle_timeout.0,
-        };
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         let defaults: RouteFile = from_node(&self.defaults)?;
         let timeouts = Timeouts::build(&defaults.timeouts)
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
-        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        let mut upstreams = Upstreams::read(&file, &self.server, clock)?;
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
-            let server = &self.server;
-            let built = RouteBuilder { file: &file, server, loopback, upstream_timeouts, index, entry }
+            let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
                 .build(&mut upstreams);
             match built {
                 Ok(route) => {
@@ -195,6 +191,7 @@ impl Config {
             }
         }
         errors.into_result()?;
+        let upstreams = upstreams.into_built();
         let store = Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
         Ok(Settings {
             server: server_settings(&file),
@@ -279,7 +276,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
 
 /// A zero here would refuse or cut everything, which nobody means.
 fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
-    let (connections, upstream) = (&file.connections, &file.upstream_connections);
+    let connections = &file.connections;
     let counts = [
         ("connections.max", connections.max),
         ("connections.per_address", connections.per_address),
@@ -289,7 +286,6 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     let times = [
         ("connections.head_timeout", connections.head_timeout),
         ("connections.idle_timeout", connections.idle_timeout),
-        ("upstream_connections.connect_timeout", upstream.connect_timeout),
     ];
     let zero = counts.iter().filter(|(_, count)| *count == 0).map(|(key, _)| *key);
     let zero = zero.chain(times.iter().filter(|(_, time)| time.0.is_zero()).map(|(key, _)| *key)).next();

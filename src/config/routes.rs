@@ -6,6 +6,7 @@ use http::Method;
 
 use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
+use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
 use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
@@ -14,7 +15,7 @@ use crate::proxy::Forwarding;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::proxy::timeouts::Timeouts;
-use crate::upstream::{self, Upstream};
+use crate::upstream::Upstream;
 
 /// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
 pub(super) struct RouteEntry {
@@ -37,13 +38,12 @@ pub(super) struct RouteBuilder<'a> {
     pub(super) file: &'a ServerFile,
     pub(super) server: &'a Node,
     pub(super) loopback: bool,
-    pub(super) upstream_timeouts: upstream::Timeouts,
     pub(super) index: usize,
     pub(super) entry: &'a RouteEntry,
 }
 
 impl RouteBuilder<'_> {
-    pub(super) fn build(&self, upstreams: &mut Vec<Arc<Upstream>>) -> Result<Route, ConfigErrors> {
+    pub(super) fn build(&self, upstreams: &mut Upstreams<'_>) -> Result<Route, ConfigErrors> {
         let prefix = self.entry.path(self.index);
         let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
         let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
@@ -66,10 +66,10 @@ impl RouteBuilder<'_> {
         })
     }
 
-    fn upstream(&self, own: &RouteOwn, all: &mut Vec<Arc<Upstream>>) -> Result<Arc<Upstream>, ConfigError> {
-        let (url, name) = match (&own.upstream, &self.file.upstream) {
-            (Some(url), _) => (url, own.name.as_str()),
-            (None, Some(url)) => (url, "default"),
+    fn upstream(&self, own: &RouteOwn, all: &mut Upstreams<'_>) -> Result<Arc<Upstream>, ConfigError> {
+        let (targets, name) = match (&own.upstream, &self.file.upstream) {
+            (Some(targets), _) => (targets, own.name.as_str()),
+            (None, Some(targets)) => (targets, "default"),
             (None, None) => {
                 let message = "no upstream is set".to_owned();
                 return Err(ConfigError { path: "upstream".into(), origin: None, message, remedy: None }.remedy(
@@ -77,18 +77,7 @@ impl RouteBuilder<'_> {
                 ));
             }
         };
-        let built = Upstream::build(name, url, self.upstream_timeouts);
-        let built = built.map_err(|why| self.fault("upstream", why.to_string()))?;
-        if built.authority.as_str() == self.file.listen {
-            return Err(self.fault("upstream", "is the address that the gate itself listens on".to_owned()));
-        }
-        // Two routes that name one upstream share its connections, whatever they are called.
-        if let Some(known) = all.iter().find(|known| known.authority == built.authority) {
-            return Ok(known.clone());
-        }
-        let built = Arc::new(built);
-        all.push(built.clone());
-        Ok(built)
+        all.get(targets, name).map_err(|why| self.fault("upstream", why))
     }
 
     fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {

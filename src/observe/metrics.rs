@@ -20,6 +20,8 @@ const REQUEST_BUCKETS: [f64; 16] =
 /// Seconds; a guard takes between a hundred nanoseconds and, on a large body, some milliseconds.
 const GUARD_BUCKETS: [f64; 9] = [1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 1e-3, 1e-2];
 
+const SERVER_LABELS: [&str; 2] = ["upstream", "server"];
+
 /// Why the door turned a connection away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionRefusal {
@@ -66,6 +68,8 @@ pub struct Metrics {
 /// What is not counted here but read from its owner when somebody looks.
 struct Scraped {
     in_flight: IntGauge,
+    upstream_up: IntGaugeVec,
+    upstream_connections: IntGaugeVec,
     limit_subjects: IntGauge,
     open_admissions: IntGauge,
     settle_queued: IntGauge,
@@ -99,7 +103,8 @@ impl Metrics {
             "Log lines lost: the queue was full or the target could not be written.",
             &["log"],
         )?;
-        let build = families.gauges("build_info", "Always 1; the label says which build runs.", "version")?;
+        let build =
+            families.gauges("build_info", "Always 1; the label says which build runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let start = Gauge::new("process_start_time_seconds", "Start of the process, since the Unix epoch.")?;
         start.set(started.as_micros() as f64 / 1e6);
@@ -151,6 +156,16 @@ impl Metrics {
             panics: families.counter("panics_total", "Requests that ended in a panic of the gate.")?,
             scraped: Mutex::new(Scraped {
                 in_flight: families.gauge("in_flight", "Requests being served.")?,
+                upstream_up: families.gauges(
+                    "upstream_up",
+                    "Whether a server of an upstream seems well.",
+                    &SERVER_LABELS,
+                )?,
+                upstream_connections: families.gauges(
+                    "upstream_connections",
+                    "Connections to a server that are in use.",
+                    &SERVER_LABELS,
+                )?,
                 limit_subjects: families.gauge("limit_subjects", "Subjects that limits are counted for.")?,
                 open_admissions: families
                     .gauge("open_admissions", "Admissions granted and not settled yet.")?,
@@ -239,6 +254,14 @@ impl Metrics {
             let scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             scraped.in_flight.set(gauge(snapshot.in_flight));
+            // Servers that a reload has removed are to go.
+            scraped.upstream_up.reset();
+            scraped.upstream_connections.reset();
+            for server in &snapshot.servers {
+                let labels = [&*server.upstream, &*server.server];
+                scraped.upstream_up.with_label_values(&labels).set(server.up.into());
+                scraped.upstream_connections.with_label_values(&labels).set(gauge(server.in_use as u64));
+            }
             scraped.limit_subjects.set(gauge(snapshot.state.subjects));
             scraped.open_admissions.set(gauge(snapshot.state.open_admissions));
             scraped.settle_queued.set(gauge(snapshot.state.settle_queued));
@@ -298,8 +321,8 @@ impl Families {
         self.add(IntGauge::new(format!("tidegate_{name}"), help))
     }
 
-    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, Error> {
-        self.add(IntGaugeVec::new(Opts::new(format!("tidegate_{name}"), help), &[label]))
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
+        self.add(IntGaugeVec::new(Opts::new(format!("tidegate_{name}"), help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> Result<HistogramVec, Error> {

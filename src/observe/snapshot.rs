@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::process::Process;
+use crate::upstream::ServerState;
 
 /// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub limits: DefaultLimits,
     /// What the store holds.
     pub state: StateCounts,
+    /// The servers of all upstreams.
+    pub servers: Vec<ServerState>,
     /// The process.
     pub process: Process,
 }

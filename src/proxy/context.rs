@@ -17,6 +17,7 @@ use crate::observe::Carriage;
 use crate::server::InFlight;
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
+use crate::upstream::{Rotation, Turn};
 
 /// A request that found its route.
 pub struct Routed {
@@ -73,6 +74,10 @@ pub struct Context {
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.
     pub upstream_called: Option<Instant>,
+    /// The servers that it may try, in passthrough.
+    pub rotation: Option<Rotation>,
+    /// The server that it is at, in passthrough.
+    pub turn: Option<Turn>,
     /// What was taken from shared state and has to be settled.
     pub admission: Option<Admission>,
     /// Memory that its body holds.

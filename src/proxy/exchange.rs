@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::client::Client;
 use super::forward::{Framing, strip_hop_by_hop};
 use super::timeouts::Timeouts;
 use super::watch::{Gone, Watch};
@@ -35,12 +37,13 @@ pub enum Ended {
     Truncated(Box<Error>),
 }
 
-/// Sends `request` to `upstream` and its answer to the client. `first_byte` is set to when the upstream's head came, from
+/// Sends `request` of `client` to `upstream`, whose servers see their own name in `Host` if `own_host` says so, and its
+/// answer to the client. `first_byte` is set to when the upstream's head came, from
 /// the start of the call; `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
-    upstream: &Upstream,
+    (upstream, client, own_host): (&Arc<Upstream>, &Client, bool),
     timeouts: &Timeouts,
     request: http::Request<Full<Bytes>>,
     first_byte: &mut Option<Duration>,
@@ -49,7 +52,7 @@ pub async fn carry(
     let started = Instant::now();
     let deadline = started + timeouts.first_byte;
     let answered = {
-        let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
+        let answer = pin!(timeout_at(deadline, upstream.call(request, client, own_host)));
         watch.during(session, answer).await
     };
     let (mut head, answer) = match answered {
@@ -103,7 +106,7 @@ async fn relay(
     session: &mut ServerSession,
     watch: &mut Watch,
     head: ResponseHeader,
-    mut answer: Answer<'_>,
+    mut answer: Answer,
     pace: &Pace,
 ) -> Ended {
     let bodiless = answer.is_end();
@@ -206,7 +209,7 @@ pub(super) fn broken() -> Refusal {
 
 pub(super) fn no_connection_in_time() -> Refusal {
     let detail = "The upstream could not be reached in time.";
-    Refusal::new(Reason::UpstreamTimeout, detail, "upstream_connections.connect_timeout")
+    Refusal::new(Reason::UpstreamTimeout, detail, "upstream_defaults.connect_timeout")
 }
 
 pub(super) fn unreachable() -> Refusal {

@@ -39,6 +39,8 @@ impl Gate {
             received: 0,
             upstream_first_byte: None,
             upstream_called: None,
+            rotation: None,
+            turn: None,
             admission: None,
             held: None,
             places: None,

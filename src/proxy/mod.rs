@@ -26,7 +26,6 @@ mod unreadable;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -123,23 +122,12 @@ impl Gate {
         &self.clock
     }
 
-    /// What is due now and then: names looked up, idle connections closed, counters swept.
-    pub async fn upkeep(&self) {
-        let live = self.live();
-        for upstream in live.upstreams.iter().filter(|u| !u.endpoints().is_literal()) {
-            let looked_up =
-                tokio::time::timeout(Duration::from_secs(10), upstream.endpoints().resolve()).await;
-            match looked_up {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(upstream = %upstream.name, %error, "cannot look up the upstream's name")
-                }
-                Err(_) => {
-                    tracing::warn!(upstream = %upstream.name, "looking up the upstream's name took too long")
-                }
-            }
+    /// What is due now and then: upstreams tended, idle connections closed, counters swept.
+    pub fn upkeep(&self) {
+        for upstream in &self.live().upstreams {
+            upstream.tend();
+            upstream.sweep();
         }
-        live.upstreams.iter().for_each(|upstream| upstream.pool().sweep());
         self.store().sweep();
     }
 }
@@ -197,11 +185,11 @@ impl ProxyHttp for Shared {
     fn fail_to_connect(
         &self,
         _: &mut Session,
-        peer: &HttpPeer,
+        _: &HttpPeer,
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        self.0.note_unreachable(peer, ctx, error)
+        self.0.note_unreachable(ctx, error)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {

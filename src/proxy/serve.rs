@@ -229,7 +229,7 @@ impl Gate {
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
-            upstream: &upstream.host,
+            upstream: upstream.host(),
             request_id: &ctx.request_id,
             websocket: false,
         };
@@ -258,7 +258,7 @@ impl Gate {
         let ended = exchange::carry(
             session,
             &mut watch,
-            &upstream,
+            (&upstream, &routed.client, routed.route.guards.forwarding.host_of_upstream),
             &timeouts,
             request,
             &mut first_byte,
@@ -267,12 +267,7 @@ impl Gate {
                     session.set_keepalive(None);
                 }
                 if let Some(routed) = &dressing.routed {
-                    hide_upstream(
-                        &mut head.headers,
-                        upstream.authority.as_str(),
-                        &routed.client,
-                        routed.authority.as_deref(),
-                    );
+                    hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
                 }
                 dress(head, dressing, Author::Upstream);
             },

@@ -14,11 +14,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use pingora::apps::ServerApp;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::{Service, listening};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use gate_io::{GateIo, HeadCaps};
@@ -33,10 +35,10 @@ use crate::state::settle::SettleActor;
 use door::Door;
 use stop::Signals;
 
-/// How long the start waits for the name of an upstream.
+/// How long the start waits for the names of upstreams.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
-/// How often names of upstreams are looked up again, and expired counters swept.
+/// How often idle connections are closed and expired counters swept.
 const UPKEEP: Duration = Duration::from_secs(15);
 
 /// Admissions open or waiting to be settled, at most; beyond, requests that draw on shared limits are refused.
@@ -95,6 +97,7 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
     let (settler, settle) = settling.map_err(StartError::System)?;
     let stop = Arc::new(Stop::new(server_settings.drain));
+    warn_of_unverified(&settings);
     look_up(&settings)?;
     let gate = Gate::new(settings, clock.clone(), observer.clone(), settler, stop.clone());
     let admin_app = Admin::new(&server_settings, gate.clone()).map_err(StartError::Setup)?;
@@ -104,7 +107,8 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         upstream_keepalive_pool_size: 128,
-        max_retries: 2,
+        // Tries to connect: what is tried is the upstream's matter.
+        max_retries: 64,
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
@@ -130,25 +134,21 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     Ok(Running { traffic: traffic_address, admin: admin_address, stop, thread: Some(thread) })
 }
 
+/// Says what an operator may have left as it was for a try only.
+fn warn_of_unverified(settings: &Settings) {
+    for upstream in settings.upstreams.iter().filter(|upstream| upstream.is_unverified()) {
+        warn!(upstream = %upstream.name, "tls.verify is false: anyone may pose as a server of this upstream");
+    }
+}
+
 /// Looks the upstreams' names up before the first request; one that can't be looked up yet is tried again later.
 fn look_up(settings: &Settings) -> Result<(), StartError> {
-    let names: Vec<_> =
-        settings.upstreams.iter().filter(|upstream| !upstream.endpoints().is_literal()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
-    runtime.block_on(async {
-        for upstream in names {
-            let found = tokio::time::timeout(LOOK_UP, upstream.endpoints().resolve()).await;
-            if !matches!(found, Ok(Ok(()))) {
-                warn!(upstream = %upstream.name, "cannot look up the upstream's name yet");
-            }
-        }
-    });
-    // A resolver that hangs does so on a thread of its own, which must not hold up the start.
-    runtime.shutdown_background();
+    let names = join_all(settings.upstreams.iter().map(|upstream| upstream.look_up()));
+    if runtime.block_on(async { timeout(LOOK_UP, names).await }).is_err() {
+        warn!("not all names of upstreams could be looked up in time; the gate goes on trying");
+    }
     Ok(())
 }
 
@@ -236,7 +236,7 @@ struct Upkeep {
 impl BackgroundService for Upkeep {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         loop {
-            self.gate.upkeep().await;
+            self.gate.upkeep();
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = tokio::time::sleep(UPKEEP) => {}

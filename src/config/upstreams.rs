@@ -1,0 +1,121 @@
+//! Builds upstreams: each that the settings name, and those that a route names by their servers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::file::ServerFile;
+use super::resolve::nearest;
+use super::{ConfigError, ConfigErrors, Node, from_node_at, merge};
+use crate::state::Clock;
+use crate::upstream::{Resolver, Server, Settings, Targets, Upstream, UpstreamFile};
+
+/// Every upstream, built once however many routes lead there.
+pub(super) struct Upstreams<'a> {
+    file: &'a ServerFile,
+    clock: &'a Clock,
+    /// Those of an upstream whose servers a route names.
+    defaults: Settings,
+    built: Vec<Arc<Upstream>>,
+}
+
+impl<'a> Upstreams<'a> {
+    /// Reads those that the settings name; `server` holds them as written.
+    pub(super) fn read(file: &'a ServerFile, server: &Node, clock: &'a Clock) -> Result<Self, ConfigErrors> {
+        if file.upstream_defaults.servers.is_some() {
+            let message = "is for one upstream; write it under upstreams.NAME, or `upstream:`";
+            return Err(fault("upstream_defaults", "servers", message, server).into());
+        }
+        let name_servers = file.name_servers.iter().map(|text| name_server(text)).collect::<Result<_, _>>();
+        let resolver = Resolver {
+            name_servers: name_servers.map_err(|why: String| fault("", "name_servers", &why, server))?,
+        };
+        let defaults = file.upstream_defaults.settings(Vec::new(), resolver.clone());
+        let defaults = defaults.map_err(|why| {
+            let tree = server.get("upstream_defaults").unwrap_or(server);
+            fault("upstream_defaults", &why.key, &why.message, tree)
+        })?;
+        let mut errors = ConfigErrors::default();
+        let mut built = Vec::new();
+        for (name, _) in file.upstreams.iter() {
+            let prefix = format!("upstreams.{name}");
+            let Some(own) = server.at(&["upstreams", name]) else { continue };
+            let merged = server.get("upstream_defaults").map_or_else(|| own.clone(), |base| merge(base, own));
+            let upstream = from_node_at::<UpstreamFile>(&prefix, &merged).and_then(|upstream| {
+                let servers = upstream.servers.as_ref().ok_or_else(|| "names no server".to_owned());
+                let servers = servers.and_then(|targets| servers_of(targets, file));
+                let servers = servers.map_err(|why| fault(&prefix, "servers", &why, &merged))?;
+                let settings = upstream.settings(servers, resolver.clone());
+                let settings = settings.map_err(|why| fault(&prefix, &why.key, &why.message, &merged))?;
+                let upstream = Upstream::build(name, settings, clock.clone());
+                Ok(upstream.map_err(|why| fault(&prefix, "tls", &why.to_string(), &merged))?)
+            });
+            match upstream {
+                Ok(upstream) => built.push(Arc::new(upstream)),
+                Err(more) => errors.extend(more),
+            }
+        }
+        errors.into_result()?;
+        Ok(Self { file, clock, defaults, built })
+    }
+
+    /// The upstream that `targets` name, or one of these servers that is called `name`.
+    ///
+    /// # Errors
+    /// What is wrong with the targets.
+    pub(super) fn get(&mut self, targets: &Targets, name: &str) -> Result<Arc<Upstream>, String> {
+        if let [only] = targets.0.as_slice()
+            && !only.contains(':')
+        {
+            let named = self.built.iter().find(|upstream| *upstream.name == **only);
+            return named.cloned().ok_or_else(|| self.unknown(only));
+        }
+        let mut settings = self.defaults.clone();
+        settings.identity.servers = servers_of(targets, self.file)?;
+        // Two routes that lead to one upstream share its connections, whatever they are called.
+        if let Some(known) = self.built.iter().find(|known| *known.settings() == settings) {
+            return Ok(known.clone());
+        }
+        if self.built.iter().any(|known| &*known.name == name) {
+            return Err(format!("would be a second upstream called {name:?}; give one of them another name"));
+        }
+        let built = Upstream::build(name, settings, self.clock.clone()).map_err(|why| why.to_string())?;
+        let built = Arc::new(built);
+        self.built.push(built.clone());
+        Ok(built)
+    }
+
+    /// All of them.
+    pub(super) fn into_built(self) -> Vec<Arc<Upstream>> {
+        self.built
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let names: Vec<&str> = self.file.upstreams.iter().map(|(name, _)| name).collect();
+        let known = match names.as_slice() {
+            [] => "none has a name yet".to_owned(),
+            names => format!("there are {}", names.join(", ")),
+        };
+        format!("{name:?} is neither a server (write http://{name}) nor a name under `upstreams` ({known})")
+    }
+}
+
+fn servers_of(targets: &Targets, file: &ServerFile) -> Result<Vec<Server>, String> {
+    let servers = targets.servers()?;
+    if servers.iter().any(|server| server.is_at(&file.listen)) {
+        return Err("is the address that the gate itself listens on".to_owned());
+    }
+    Ok(servers)
+}
+
+/// A name server's address, with its port or at port 53.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+    address.map_err(|_| format!("{text:?} is no address; write 127.0.0.1 or 127.0.0.1:53"))
+}
+
+/// An error at `key` below `prefix`, at the line in `tree` where it or what is around it was written.
+fn fault(prefix: &str, key: &str, message: &str, tree: &Node) -> ConfigError {
+    let origin = nearest(tree, key).unwrap_or(tree).origin.clone();
+    let path = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    ConfigError { path, origin: Some(origin), message: message.into(), remedy: None }
+}
