@@ -8,6 +8,7 @@
 mod differential;
 mod fault;
 mod fields;
+mod fold;
 mod names;
 mod scan;
 mod text;
