@@ -17,7 +17,10 @@ mod token;
 use std::ops::Range;
 
 pub use fault::{Fault, FaultKind};
+pub(super) use fields::NodeId;
 pub use fields::{FieldRules, PatternError, Rule, RuleKind};
+pub(super) use fold::fold;
+pub(super) use names::Names;
 pub use scan::{Scratch, scan};
 pub use text::{RawStr, escape_into, splice};
 
