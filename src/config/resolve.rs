@@ -26,7 +26,7 @@ use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
 use crate::upstream::{Timeouts, Upstream};
 
-/// Heads longer than this are cut without an answer; up to it, `caps` answers with 431.
+/// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
 
 /// The settings, as run. A request keeps the ones that it began under.

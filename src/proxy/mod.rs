@@ -21,6 +21,7 @@ mod respond;
 pub mod route;
 mod serve;
 mod status;
+mod unreadable;
 mod watch;
 
 use std::sync::Arc;
