@@ -38,8 +38,8 @@ pub enum Ended {
 }
 
 /// Sends `request` of `client` to `upstream`, whose servers see their own name in `Host` if `own_host` says so, and its
-/// answer to the client. `first_byte` is set to when the upstream's head came, from
-/// the start of the call; `dress` applies the response guards to the head.
+/// answer to the client. `first_byte` is set to when the upstream's head came, from the start of the call; `dress` applies
+/// the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,

@@ -26,7 +26,7 @@ impl Gate {
         let routed = ctx.routed.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))?;
         let rotation = ctx.rotation.get_or_insert_with(|| routed.route.upstream.rotation(&routed.client));
         // A server that was reached stays the one: what is tried again was sent on a connection that had ended.
-        let turn = ctx.turn.take().or_else(|| rotation.next());
+        let turn = ctx.turn.take().or_else(|| rotation.next_turn());
         let peer = turn.as_ref().and_then(|turn| turn.peer(rotation.share()));
         ctx.turn = turn;
         let mut peer = peer.ok_or_else(|| {

@@ -35,13 +35,13 @@ pub enum HashBy {
 }
 
 /// Chooses among those `endpoints` for which `open` is true, for the request number `turn`, which `subject` sends.
-pub(super) fn choose<'a>(
+pub(super) fn choose(
     balance: Balance,
-    endpoints: &'a [Arc<Endpoint>],
+    endpoints: &[Arc<Endpoint>],
     turn: usize,
     subject: u64,
     open: impl Fn(usize, &Endpoint) -> bool,
-) -> Option<(usize, &'a Arc<Endpoint>)> {
+) -> Option<(usize, &Arc<Endpoint>)> {
     let candidates = || endpoints.iter().enumerate().filter(|(index, endpoint)| open(*index, endpoint));
     // Counted among those that are open: skipping the others would send their share to the next in line.
     let in_turn = |count: usize| turn.checked_rem(count);

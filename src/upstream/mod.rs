@@ -171,7 +171,7 @@ impl Upstream {
     ) -> Result<(response::Parts, Answer), CallError> {
         let mut rotation = self.rotation(client);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
-        while let Some(turn) = rotation.next() {
+        while let Some(turn) = rotation.next_turn() {
             if own_host {
                 request.headers_mut().insert(HOST, turn.server().host.clone());
             }
@@ -280,7 +280,7 @@ mod tests {
 
     fn order(upstream: &Arc<Upstream>) -> Vec<String> {
         let mut rotation = upstream.rotation(&testing::client());
-        std::iter::from_fn(|| rotation.next()).map(|turn| turn.endpoint.address.to_string()).collect()
+        std::iter::from_fn(|| rotation.next_turn()).map(|turn| turn.endpoint.address.to_string()).collect()
     }
 
     /// Sets the addresses of the only server, a name at port 1.

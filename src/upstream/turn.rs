@@ -39,7 +39,7 @@ impl Rotation {
     }
 
     /// The next server; `None` when all were tried, or the time to connect is over.
-    pub fn next(&mut self) -> Option<Turn> {
+    pub fn next_turn(&mut self) -> Option<Turn> {
         if self.is_over() {
             return None;
         }
