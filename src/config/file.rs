@@ -19,7 +19,7 @@ use crate::proxy::api::Api;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
 use crate::proxy::timeouts;
-use crate::upstream::{Targets, UpstreamFile};
+use crate::upstream::{NamedUpstream, Targets, UpstreamFile};
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -57,7 +57,7 @@ pub struct ServerFile {
     pub upstream_defaults: UpstreamFile,
     // Read one by one, since each is merged with the defaults first.
     /// Upstreams by name.
-    #[schemars(with = "Named<UpstreamFile>")]
+    #[schemars(with = "Named<NamedUpstream>")]
     pub upstreams: Named<IgnoredAny>,
     /// Name servers that are asked for names of upstreams.
     pub name_servers: Vec<String>,

@@ -21,10 +21,6 @@ pub(super) struct Upstreams<'a> {
 impl<'a> Upstreams<'a> {
     /// Reads those that the settings name; `server` holds them as written.
     pub(super) fn read(file: &'a ServerFile, server: &Node, clock: &'a Clock) -> Result<Self, ConfigErrors> {
-        if file.upstream_defaults.servers.is_some() {
-            let message = "is for one upstream; write it under upstreams.NAME, or `upstream:`";
-            return Err(fault("upstream_defaults", "servers", message, server).into());
-        }
         let name_servers = file.name_servers.iter().map(|text| name_server(text)).collect::<Result<_, _>>();
         let resolver = Resolver {
             name_servers: name_servers.map_err(|why: String| fault("", "name_servers", &why, server))?,
@@ -39,15 +35,17 @@ impl<'a> Upstreams<'a> {
         for (name, _) in file.upstreams.iter() {
             let prefix = format!("upstreams.{name}");
             let Some(own) = server.at(&["upstreams", name]) else { continue };
-            let merged = server.get("upstream_defaults").map_or_else(|| own.clone(), |base| merge(base, own));
+            let base = server.get("upstream_defaults");
+            let merged = base.map_or_else(|| own.clone(), |base| merge(base, own)).without(&["servers"]);
             let upstream = from_node_at::<UpstreamFile>(&prefix, &merged).and_then(|upstream| {
-                let servers = upstream.servers.as_ref().ok_or_else(|| "names no server".to_owned());
-                let servers = servers.and_then(|targets| servers_of(targets, file));
-                let servers = servers.map_err(|why| fault(&prefix, "servers", &why, &merged))?;
+                let wrong = |key: &str, why: &str| fault(&prefix, key, why, own);
+                let written = own.get("servers").ok_or_else(|| wrong("servers", "names no server"))?;
+                let targets: Targets = from_node_at(&format!("{prefix}.servers"), written)?;
+                let servers = servers_of(&targets, file).map_err(|why| wrong("servers", &why))?;
                 let settings = upstream.settings(servers, resolver.clone());
                 let settings = settings.map_err(|why| fault(&prefix, &why.key, &why.message, &merged))?;
                 let upstream = Upstream::build(name, settings, clock.clone());
-                Ok(upstream.map_err(|why| fault(&prefix, "tls", &why.to_string(), &merged))?)
+                Ok(upstream.map_err(|why| wrong("tls", &why.to_string()))?)
             });
             match upstream {
                 Ok(upstream) => built.push(Arc::new(upstream)),

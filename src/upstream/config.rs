@@ -16,12 +16,10 @@ use crate::guard::Fault;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets(pub Vec<String>);
 
-/// An upstream, as written; also what all have that do not say otherwise.
+/// How an upstream is used, as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamFile {
-    /// Its servers.
-    pub servers: Option<Targets>,
     /// Which server a request goes to.
     pub balance: Balance,
     /// For a connection to be opened, to whichever server.
@@ -36,6 +34,17 @@ pub struct UpstreamFile {
     pub health: HealthFile,
     /// TLS to its servers.
     pub tls: TlsFile,
+}
+
+/// An upstream that has a name, as written.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[allow(dead_code, reason = "only its schema is used: its parts are read one by one")]
+pub struct NamedUpstream {
+    /// Its servers.
+    servers: Targets,
+    #[schemars(flatten)]
+    overrides: Option<UpstreamFile>,
 }
 
 /// Health checks, as written.

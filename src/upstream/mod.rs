@@ -36,7 +36,7 @@ use tokio::time::sleep;
 
 pub use balance::{Balance, HashBy};
 pub use check::Check;
-pub use config::{Targets, UpstreamFile};
+pub use config::{NamedUpstream, Targets, UpstreamFile};
 pub use dns::Resolver;
 pub use endpoint::Patience;
 pub use fleet::Identity;
