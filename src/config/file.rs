@@ -15,8 +15,10 @@ use crate::guard::{
 };
 use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
+use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
+use crate::upstream::{breaker, retry};
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,6 +54,10 @@ pub struct ServerFile {
     pub rate_limit_status: Toggle<String>,
     /// Times that are allowed.
     pub timeouts: TimeoutsFile,
+    /// Upstreams that keep failing.
+    pub breaker: Toggle<breaker::Config>,
+    /// Calls that are tried again.
+    pub retries: Toggle<retry::Config>,
     // Read one by one, since each is merged with the defaults first.
     /// Routes; the first that matches wins.
     #[serde(default)]
@@ -206,6 +212,8 @@ pub struct RouteFile {
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.
     pub concurrency: concurrency::Config,
+    /// What serves when the upstream can't.
+    pub fallback: Toggle<fallback::Config>,
     /// Forwarding.
     pub forward: ForwardFile,
 }

@@ -15,8 +15,8 @@ use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
-use crate::guard::Guards;
 use crate::guard::hygiene::Hygiene;
+use crate::guard::{self, Guards};
 use crate::observe::{DefaultLimits, ObserverConfig};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
@@ -24,7 +24,7 @@ use crate::proxy::route::Route;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
-use crate::upstream::{Timeouts, Upstream};
+use crate::upstream::{Timeouts, Upstream, breaker, retry};
 
 /// Heads longer than this are cut without an answer; up to it, `caps` answers with 431.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -45,6 +45,10 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// When upstreams are left alone; `None`: only by hand.
+    pub breaker: Option<breaker::Policy>,
+    /// When calls are tried again; `None`: never.
+    pub retries: Option<retry::Policy>,
     /// Path of the status endpoint.
     pub status_path: Option<Box<str>>,
     /// Logs.
@@ -167,6 +171,9 @@ impl Config {
         }
         let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
         let timeouts = upstream_timeouts(&file);
+        let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
+        let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
+        let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         from_node::<RouteFile>(&self.defaults)?;
@@ -207,6 +214,8 @@ impl Config {
                 request_body: file.timeouts.request_body.0,
                 write: file.timeouts.write.0,
             },
+            breaker,
+            retries,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
@@ -220,6 +229,13 @@ impl Config {
             #[cfg(debug_assertions)]
             panic_on: None,
         })
+    }
+
+    /// Where the admin endpoints are, their token if one is set, and the directory that keeps it if none is: for
+    /// commands to a gate that runs.
+    pub fn admin(&self) -> Result<(String, Option<Secret>, Option<PathBuf>), ConfigErrors> {
+        let file: ServerFile = from_node(&self.server)?;
+        Ok((file.admin.listen, file.admin.token, file.state_dir))
     }
 
     fn problem(&self, key: &str, message: String) -> ConfigError {

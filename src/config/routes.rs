@@ -11,6 +11,7 @@ use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
+use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::upstream::{Timeouts, Upstream};
@@ -49,6 +50,7 @@ impl RouteBuilder<'_> {
         let upstream = self.upstream(&own, upstreams)?;
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
+        let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
             index: self.index,
@@ -58,6 +60,7 @@ impl RouteBuilder<'_> {
             traffic: own.traffic,
             inspect: own.inspect.unwrap_or(Inspect::Auto),
             upstream,
+            fallback,
             guards,
         })
     }
@@ -73,10 +76,41 @@ impl RouteBuilder<'_> {
                 ));
             }
         };
+        self.shared("upstream", name, url, all)
+    }
+
+    fn fallback(
+        &self,
+        own: &RouteOwn,
+        file: &RouteFile,
+        main: &Arc<Upstream>,
+        all: &mut Vec<Arc<Upstream>>,
+    ) -> Result<Option<Fallback>, ConfigError> {
+        let Some(config) = file.fallback.as_option() else { return Ok(None) };
+        // One that is inherited is one for all, and named after the top level's upstream.
+        let owner = if self.entry.overrides.get("fallback").is_some() { &own.name } else { "default" };
+        let name = format!("{owner}-fallback");
+        let upstream = config.upstream.as_ref();
+        let upstream = upstream.map(|url| self.shared("fallback.upstream", &name, url, all)).transpose()?;
+        if upstream.as_ref().is_some_and(|upstream| Arc::ptr_eq(upstream, main)) {
+            return Err(self.fault("fallback.upstream", "is the upstream itself".to_owned()));
+        }
+        let built = Fallback::build(config, upstream);
+        built.map(Some).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
+    }
+
+    /// The upstream at `url`, which stands at `key`.
+    fn shared(
+        &self,
+        key: &str,
+        name: &str,
+        url: &str,
+        all: &mut Vec<Arc<Upstream>>,
+    ) -> Result<Arc<Upstream>, ConfigError> {
         let built = Upstream::build(name, url, self.timeouts);
-        let built = built.map_err(|why| self.fault("upstream", why.to_string()))?;
+        let built = built.map_err(|why| self.fault(key, why.to_string()))?;
         if built.authority.as_str() == self.file.listen {
-            return Err(self.fault("upstream", "is the address that the gate itself listens on".to_owned()));
+            return Err(self.fault(key, "is the address that the gate itself listens on".to_owned()));
         }
         // Two routes that name one upstream share its connections, whatever they are called.
         if let Some(known) = all.iter().find(|known| known.authority == built.authority) {

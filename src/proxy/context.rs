@@ -11,16 +11,20 @@ use super::client::Client;
 use super::live::Live;
 use super::route::Route;
 use crate::guard::concurrency::Places;
-use crate::guard::{Refusal, Traffic};
-use crate::observe::Carriage;
+use crate::guard::{Reason, Refusal, Traffic};
+use crate::observe::{Carriage, Fallback};
 use crate::server::InFlight;
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
+use crate::upstream::Upstream;
+use crate::upstream::breaker::Permit;
 
 /// A request that found its route.
 pub struct Routed {
     /// Its route.
     pub route: Arc<Route>,
+    /// Where it goes: the route's upstream, or its fallback.
+    pub upstream: Arc<Upstream>,
     /// API of its path.
     pub api: Option<Api>,
     /// What it counts as.
@@ -72,6 +76,14 @@ pub struct Context {
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.
     pub upstream_called: Option<Instant>,
+    /// Tries of the call after the first.
+    pub retries: u32,
+    /// Leave to call the upstream, until it is known how the call went.
+    pub permit: Option<Permit>,
+    /// Why it went to the fallback upstream, if it did.
+    pub diverted: Option<Reason>,
+    /// What served it in place of its upstream.
+    pub fallback: Option<Fallback>,
     /// What was taken from shared state and has to be settled.
     pub admission: Option<Admission>,
     /// Memory that its body holds.

@@ -20,12 +20,13 @@ use crate::guard::caps::BodyKind;
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
+use crate::upstream::breaker::Permit;
 
 impl Gate {
     /// Where the request goes.
     pub(super) fn peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let routed = ctx.routed.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))?;
-        let upstream = &routed.route.upstream;
+        let upstream = &routed.upstream;
         let mut peer = upstream.peer().ok_or_else(|| {
             Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has no address yet").into_up()
         })?;
@@ -43,7 +44,7 @@ impl Gate {
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
-            upstream: &routed.route.upstream.host,
+            upstream: &routed.upstream.host,
             request_id: &ctx.request_id,
             websocket: routed.websocket,
         };
@@ -80,6 +81,10 @@ impl Gate {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let first_byte = ctx.upstream_first_byte.unwrap_or_default();
+            ctx.permit.iter_mut().for_each(|permit| permit.answered(head.status, first_byte));
+        }
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let to_websocket = |head: &ResponseHeader| {
@@ -106,7 +111,7 @@ impl Gate {
         }
         hide_upstream(
             &mut parts.headers,
-            routed.route.upstream.authority.as_str(),
+            routed.upstream.authority.as_str(),
             &routed.client,
             routed.authority.as_deref(),
         );
@@ -115,20 +120,38 @@ impl Gate {
         Ok(())
     }
 
-    /// The address could not be reached: the next try goes to the name's next one.
+    /// The address could not be reached: the next try goes to the fallback upstream, or to the name's next address.
     pub(super) fn note_unreachable(
         &self,
         peer: &HttpPeer,
-        ctx: &Context,
+        ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let address: Option<SocketAddr> = peer.address().as_inet().copied();
         if let (Some(routed), Some(address)) = (&ctx.routed, address) {
-            routed.route.upstream.unreachable(address);
+            routed.upstream.unreachable(address);
+        }
+        let permit = ctx.permit.take();
+        if self.divert(ctx, Reason::UpstreamUnreachable) {
+            permit.into_iter().for_each(Permit::failed);
+        } else {
+            ctx.permit = permit;
         }
         // Nothing was sent yet, so another address may be tried; Pingora counts the tries.
         error.set_retry(true);
         error
+    }
+
+    /// Tells the upstream's breaker how the call went.
+    pub(super) fn report(&self, ctx: &mut Context, error: Option<&Error>) {
+        let Some(permit) = ctx.permit.take() else { return };
+        // How a tunnel ends says nothing about the upstream: each side may end it at any time.
+        let tunnel = ctx.upstream_first_byte.is_some() && ctx.routed.as_ref().is_some_and(|r| r.websocket);
+        let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream);
+        let told = ctx.refusal.as_ref().is_some_and(|refusal| refusal.reason.is_upstreams());
+        if (broken || told) && !tunnel {
+            permit.failed();
+        }
     }
 
     /// Tells the client what went wrong, if it can still be told.

@@ -1,7 +1,9 @@
 //! Upstreams: where they are, how they are reached, and the one peer builder for both carriages.
 
+pub mod breaker;
 mod connect;
 mod pool;
+pub mod retry;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -68,17 +68,20 @@ impl Pool {
     /// provably never left on a kept connection is sent again on another; any other is sent once.
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`CallError`]. With it the request comes back if it provably never left.
     pub async fn call(
         &self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<(response::Parts, Answer<'_>), CallError> {
+    ) -> Result<(response::Parts, Answer<'_>), (CallError, Option<Box<Request<Full<Bytes>>>>)> {
         loop {
             let kept = self.take();
             let reused = kept.is_some();
             let mut link = match kept {
                 Some(link) => link,
-                None => self.open().await?,
+                None => match self.open().await {
+                    Ok(link) => link,
+                    Err(error) => return Err((error, Some(Box::new(request)))),
+                },
             };
             match link.ask(request).await {
                 Ok(response) => {
@@ -90,7 +93,7 @@ impl Pool {
                     return Ok((parts, answer));
                 }
                 Err((_, Some(unsent))) if reused => request = unsent,
-                Err((error, _)) => return Err(CallError::Broken(error)),
+                Err((error, _)) => return Err((CallError::Broken(error), None)),
             }
         }
     }
