@@ -14,7 +14,8 @@ use crate::proxy::Forwarding;
 use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
-use crate::upstream::{Timeouts, Upstream};
+use crate::proxy::timeouts::Timeouts;
+use crate::upstream::{self, Upstream};
 
 /// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
 pub(super) struct RouteEntry {
@@ -37,7 +38,7 @@ pub(super) struct RouteBuilder<'a> {
     pub(super) file: &'a ServerFile,
     pub(super) server: &'a Node,
     pub(super) loopback: bool,
-    pub(super) timeouts: Timeouts,
+    pub(super) upstream_timeouts: upstream::Timeouts,
     pub(super) index: usize,
     pub(super) entry: &'a RouteEntry,
 }
@@ -51,6 +52,8 @@ impl RouteBuilder<'_> {
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
         let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
+        let timeouts = Timeouts::build(&file.timeouts)
+            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
             index: self.index,
@@ -62,6 +65,7 @@ impl RouteBuilder<'_> {
             upstream,
             fallback,
             guards,
+            timeouts,
         })
     }
 
@@ -107,7 +111,7 @@ impl RouteBuilder<'_> {
         url: &str,
         all: &mut Vec<Arc<Upstream>>,
     ) -> Result<Arc<Upstream>, ConfigError> {
-        let built = Upstream::build(name, url, self.timeouts);
+        let built = Upstream::build(name, url, self.upstream_timeouts);
         let built = built.map_err(|why| self.fault(key, why.to_string()))?;
         if built.authority.as_str() == self.file.listen {
             return Err(self.fault(key, "is the address that the gate itself listens on".to_owned()));

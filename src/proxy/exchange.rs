@@ -17,10 +17,11 @@ use pingora::{Error, ErrorType};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::{Framing, strip_hop_by_hop};
+use super::timeouts::Timeouts;
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
 use crate::upstream::retry::Retries;
-use crate::upstream::{Answer, CallError, Timeouts, Upstream};
+use crate::upstream::{Answer, CallError, Upstream};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -37,6 +38,18 @@ pub enum Ended {
     Truncated(Box<Error>),
 }
 
+/// What is sent where.
+pub struct Call<'a> {
+    /// Where it goes.
+    pub upstream: &'a Upstream,
+    /// Whether it may be tried again.
+    pub retries: &'a Retries,
+    /// How long it may take.
+    pub timeouts: &'a Timeouts,
+    /// The request, whole.
+    pub request: http::Request<Full<Bytes>>,
+}
+
 /// How a call went: what is known of it before it ends.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -46,18 +59,17 @@ pub struct Progress {
     pub retries: u32,
 }
 
-/// Sends `request` to `upstream` and its answer to the client; `dress` applies the response guards to the head.
+/// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
-    upstream: &Upstream,
-    retries: &Retries,
-    request: http::Request<Full<Bytes>>,
+    call: Call<'_>,
     progress: &mut Progress,
     dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration),
 ) -> Ended {
     let started = Instant::now();
-    let deadline = started + upstream.timeouts.first_byte;
+    let Call { upstream, retries, timeouts, request } = call;
+    let deadline = started + timeouts.first_byte;
     let answered = {
         let call = retries.call(upstream.pool(), request, &mut progress.retries);
         let answer = pin!(timeout_at(deadline, call));
@@ -76,7 +88,7 @@ pub async fn carry(
         return Ended::Failed(unasked_switch());
     }
     let stream = is_event_stream(&head.headers);
-    let pace = Pace::new(&upstream.timeouts, stream, started);
+    let pace = Pace::new(timeouts, stream, started);
     if stream {
         watch.strict(session);
     }
@@ -218,7 +230,7 @@ pub(super) fn broken() -> Refusal {
 
 pub(super) fn no_connection_in_time() -> Refusal {
     let detail = "The upstream could not be reached in time.";
-    Refusal::new(Reason::UpstreamTimeout, detail, "timeouts.connect")
+    Refusal::new(Reason::UpstreamTimeout, detail, "upstream_connections.connect_timeout")
 }
 
 pub(super) fn unreachable() -> Refusal {

@@ -7,6 +7,7 @@ use http::Method;
 
 use super::api::Api;
 use super::fallback::Fallback;
+use super::timeouts::Timeouts;
 use crate::guard::{Guards, Traffic};
 use crate::upstream::Upstream;
 
@@ -38,6 +39,8 @@ pub struct Route {
     pub fallback: Option<Fallback>,
     /// Its guards.
     pub guards: Guards,
+    /// Times that are allowed.
+    pub timeouts: Timeouts,
     /// Its place among the routes.
     pub index: usize,
 }

@@ -17,7 +17,7 @@ use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
 use super::context::Context;
-use super::exchange::{self, Ended, Progress};
+use super::exchange::{self, Call, Ended, Progress};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
 use super::respond::dress;
@@ -169,7 +169,7 @@ impl Gate {
             caps.check_length(length, kind)?;
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
-        let mut reader = BodyReader::new(ctx.started, ctx.live.timeouts.request_body);
+        let mut reader = BodyReader::new(ctx.started, route.timeouts.request_body);
         let look = if known && route.inspect != Inspect::Off {
             reader.peek(session).await?
         } else {
@@ -324,8 +324,9 @@ impl Gate {
             }
             dress(head, dressing, Author::Upstream);
         };
-        let retries = &outbound.retries;
-        let ended = exchange::carry(session, watch, &upstream, retries, request, &mut progress, dress).await;
+        let timeouts = &routed.route.timeouts;
+        let call = Call { upstream: &upstream, retries: &outbound.retries, timeouts, request };
+        let ended = exchange::carry(session, watch, call, &mut progress, dress).await;
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;
         if let (Some(permit), Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_)) = (permit, &ended) {
