@@ -57,7 +57,7 @@ impl AdminArgs {
             listen.parse().map_err(|_| format!("admin.listen: {listen:?} is not an address"))?;
         let address = SocketAddr::new(reachable(address.ip()), address.port());
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        let asked = runtime.block_on(timeout(PATIENCE, ask(address, target, &token, body)));
+        let asked = runtime.block_on(async { timeout(PATIENCE, ask(address, target, &token, body)).await });
         let (status, text) = asked
             .map_err(|_| "it does not answer".to_owned())
             .flatten()
