@@ -88,7 +88,8 @@ async fn every_metric_is_described_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_of_every_document_is_described() {
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), "limits: {ai: {windows: [2/min]}}\n");
+    let settings = "limits: {ai: {windows: [2/min]}}\nadmin: {listen: '127.0.0.1:0', token: a-token}\n";
+    let gate = gate(upstream.address(), settings);
     let mut answers = Vec::new();
     for target in ["/api/chat?page=1", "/v1/chat/completions", "/v1/messages", "/api/chat"] {
         answers.push(gate.ask(Via::H1, &telling(Ask::post(target, r#"{"message":"hello"}"#))).await);
@@ -103,10 +104,14 @@ async fn every_member_of_every_document_is_described() {
             answers.push(answer);
         }
     }
+    for switch in ["circuit-breaker/open", "circuit-breaker/auto", "maintenance/on", "maintenance/off"] {
+        let ask = Ask::post(format!("/api/security/{switch}"), "").field("authorization", "Bearer a-token");
+        answers.push(gate.admin_ask(&ask).await);
+    }
     let is_json = |answer: &&Answer| answer.field("content-type").is_some_and(|kind| kind.contains("json"));
     let mut members = BTreeSet::new();
     answers.iter().filter(is_json).for_each(|answer| names(&answer.json(), &mut members));
-    for log in [gate.access_log("rate-limit-status").await, gate.events("RATE_LIMIT_EXCEEDED").await] {
+    for log in [gate.access_log("rate-limit-status").await, gate.events(r#""after":"serving""#).await] {
         for line in log.lines() {
             names(&serde_json::from_str(line).expect("a line is a JSON object"), &mut members);
         }
@@ -232,9 +237,9 @@ fn every_environment_name_that_is_not_read_is_listed() {
 /// What `--help` offers has to be in the reference.
 #[test]
 fn every_command_and_option_is_listed() {
-    for command in ["", "run", "demo", "check"] {
+    for command in ["", "run", "demo", "check", "breaker", "maintenance on", "maintenance off"] {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        let program = program.args(Some(command).filter(|word| !word.is_empty())).arg("--help");
+        let program = program.args(command.split_whitespace()).arg("--help");
         let help = String::from_utf8(program.output().expect("the program runs").stdout).expect("UTF-8");
         let lead = |line: &str| line.trim_start().split(' ').next().unwrap_or_default().to_owned();
         let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).map(lead);

@@ -1,6 +1,7 @@
 //! The admin port: who may ask, and what is answered; knows no server and no socket.
 
 mod access;
+mod control;
 pub mod json;
 mod page;
 pub mod serve;
@@ -9,6 +10,7 @@ mod tests;
 mod token;
 
 pub use access::AdminRequest;
+pub use control::Controls;
 pub use token::{AdminToken, TokenError};
 
 use http::header::{
@@ -21,6 +23,7 @@ use serde_json::{Value, json};
 use crate::observe::{Readiness, Snapshot};
 
 use access::Permission;
+use control::Control;
 
 /// What the endpoints show.
 pub trait Sources {
@@ -64,8 +67,12 @@ impl Endpoint {
 
 /// Answers a request to the admin port. The answer is whole: `Content-Length` and security headers are set, and HEAD
 /// has no body.
-pub fn answer(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources) -> Response<Vec<u8>> {
-    let mut answer = route(request, token, sources);
+pub fn answer(
+    request: &AdminRequest<'_>,
+    token: &AdminToken,
+    gate: &(impl Sources + Controls),
+) -> Response<Vec<u8>> {
+    let mut answer = route(request, token, gate);
     let length = answer.body().len();
     if request.method == Method::HEAD {
         answer.body_mut().clear();
@@ -88,7 +95,11 @@ pub fn answer(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sou
     answer
 }
 
-fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources) -> Response<Vec<u8>> {
+fn route(
+    request: &AdminRequest<'_>,
+    token: &AdminToken,
+    gate: &(impl Sources + Controls),
+) -> Response<Vec<u8>> {
     let permission = request.permission(token);
     let endpoint = Endpoint::of(request.path);
     let reads = request.method == Method::GET || request.method == Method::HEAD;
@@ -105,15 +116,19 @@ fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources)
         }
         _ => {}
     }
+    if let Some(control) = Control::of(request.path) {
+        if request.method != Method::POST {
+            return not_allowed("This path changes state: POST to it.", "POST");
+        }
+        return control.act(request.query, request.body, request.remote, gate);
+    }
     let Some(endpoint) = endpoint else {
         return problem(StatusCode::NOT_FOUND, "There is nothing at this path.");
     };
     if !reads {
-        let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "This path can be read only.");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return answer;
+        return not_allowed("This path can be read only.", "GET, HEAD");
     }
-    let snapshot = sources.snapshot();
+    let snapshot = gate.snapshot();
     match endpoint {
         Endpoint::Health if probe => document(StatusCode::OK, &json!({ "status": json::status(&snapshot) })),
         Endpoint::Health => document(StatusCode::OK, &json::health(&snapshot)),
@@ -122,7 +137,7 @@ fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources)
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             document(status, &json::readiness(&snapshot))
         }
-        Endpoint::Metrics => match sources.metrics(&snapshot) {
+        Endpoint::Metrics => match gate.metrics(&snapshot) {
             Some(text) => body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes()),
             None => problem(StatusCode::INTERNAL_SERVER_ERROR, "The metrics can't be rendered."),
         },
@@ -149,6 +164,12 @@ fn index(request: &AdminRequest<'_>, snapshot: &Snapshot) -> Response<Vec<u8>> {
         document(StatusCode::OK, &json::security(snapshot))
     };
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+fn not_allowed(detail: &str, methods: &'static str) -> Response<Vec<u8>> {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer
 }
 

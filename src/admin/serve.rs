@@ -2,24 +2,33 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::StatusCode;
 use http::header::AUTHORIZATION;
+use http::{Method, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use secrecy::SecretString;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{AdminRequest, AdminToken, Sources, answer};
+use super::{AdminRequest, AdminToken, Controls, Sources, answer};
 use crate::config::ServerSettings;
 use crate::guard::Reason;
-use crate::observe::{Readiness, SecurityEvent, Snapshot, StateCounts};
-use crate::proxy::Gate;
+use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts};
+use crate::proxy::{Gate, NotSwitched};
 use crate::server::door::client_stream;
+use crate::state::switches::Maintenance;
+use crate::upstream::breaker::Mode;
+
+/// Bytes of a body that are read.
+const BODY_BYTES: usize = 16 * 1024;
+/// How long that may take.
+const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// The app on the admin port.
 pub struct Admin {
@@ -69,6 +78,11 @@ impl Sources for Admin {
         snapshot.in_flight = gate.stop().in_flight();
         snapshot.servers = live.upstreams.iter().flat_map(|upstream| upstream.states()).collect();
         snapshot.degraded.extend(live.upstreams.iter().filter_map(|upstream| upstream.ailment()));
+        snapshot.breakers = gate.breakers();
+        snapshot.maintenance = gate.maintenance();
+        let open = snapshot.breakers.iter().filter(|breaker| breaker.is_open);
+        snapshot.degraded.extend(open.map(|breaker| format!("breaker {} is open", breaker.upstream)));
+        snapshot.degraded.extend(snapshot.maintenance.iter().map(|_| "maintenance is on".to_owned()));
         snapshot.state = StateCounts {
             open_admissions: store.open as u64,
             subjects: store.counters as u64,
@@ -84,6 +98,38 @@ impl Sources for Admin {
     }
 }
 
+impl Controls for Admin {
+    fn switch_breakers(
+        &self,
+        mode: Mode,
+        upstream: Option<&str>,
+        by: IpAddr,
+    ) -> Result<Vec<BreakerView>, NotSwitched> {
+        self.gate.switch_breakers(mode, upstream, by)
+    }
+
+    fn maintain(&self, wanted: Option<Maintenance>, by: IpAddr) -> Result<(), NotSwitched> {
+        self.gate.maintain(wanted, by)
+    }
+
+    fn keeps_switches(&self) -> bool {
+        self.gate.keeps_switches()
+    }
+}
+
+/// A request's body, as far as it is read: more than that is not JSON any more.
+async fn body_of(session: &mut ServerSession) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(bytes)) = session.read_request_body().await {
+        let room = BODY_BYTES - body.len();
+        body.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
+        if body.len() == BODY_BYTES {
+            break;
+        }
+    }
+    body
+}
+
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> http::Response<Vec<u8>> {
@@ -91,10 +137,16 @@ impl ServeHttp for Admin {
             io.head_done(|_| ());
         }
         let remote = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let body = match session.req_header().method {
+            Method::POST => timeout(BODY_TIME, body_of(session)).await.unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let head = session.req_header();
         let request = AdminRequest {
             method: &head.method,
             path: head.uri.path(),
+            query: head.uri.query(),
+            body: &body,
             remote: remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,

@@ -1,4 +1,5 @@
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -9,6 +10,10 @@ use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::*;
+use crate::observe::BreakerView;
+use crate::proxy::NotSwitched;
+use crate::state::switches::Maintenance;
+use crate::upstream::breaker::Mode;
 
 /// Header fields of a request.
 type Fields = &'static [(&'static str, &'static str)];
@@ -22,6 +27,40 @@ impl Sources for Gate {
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         Some(format!("tidegate_in_flight {}\n", snapshot.in_flight))
+    }
+}
+
+impl Controls for Gate {
+    fn switch_breakers(
+        &self,
+        mode: Mode,
+        upstream: Option<&str>,
+        _: IpAddr,
+    ) -> Result<Vec<BreakerView>, NotSwitched> {
+        let upstream = upstream.unwrap_or("default");
+        if upstream == "unknown" {
+            return Err(NotSwitched::NoSuchUpstream(vec!["default".into()]));
+        }
+        let is_open = mode == Mode::Open;
+        let (state, mode) = (if is_open { "open" } else { "closed" }, mode.name());
+        let view = BreakerView {
+            upstream: upstream.into(),
+            state,
+            is_open,
+            mode,
+            failures: 0,
+            calls: 0,
+            reason: None,
+        };
+        Ok(vec![view])
+    }
+
+    fn maintain(&self, _: Option<Maintenance>, _: IpAddr) -> Result<(), NotSwitched> {
+        Err(NotSwitched::NotKept(std::io::Error::other("the disk is full")))
+    }
+
+    fn keeps_switches(&self) -> bool {
+        false
     }
 }
 
@@ -49,7 +88,9 @@ fn ask_of(gate: &Gate, method: &str, path: &str, remote: &str, fields: &[(&str, 
     }
     let request = AdminRequest {
         method: &method,
-        path,
+        path: path.split('?').next().unwrap_or_default(),
+        query: path.split_once('?').map(|(_, query)| query),
+        body: b"",
         remote: remote.parse().unwrap(),
         authority: None,
         headers: &headers,
@@ -128,6 +169,8 @@ fn the_authority_counts_as_the_host() {
         let request = AdminRequest {
             method: &Method::GET,
             path: "/metrics",
+            query: None,
+            body: b"",
             remote,
             authority: Some(authority),
             headers: &headers,
@@ -146,6 +189,35 @@ fn changes_need_the_token() {
         assert_eq!(refused.status(), 405);
         assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
     }
+}
+
+/// A breaker that a web page, a stranger or a slip of the keyboard could open would be an attack of its own.
+#[test]
+fn switches_take_the_token_a_post_and_a_name_that_exists() {
+    let all = "/api/security/circuit-breaker/open";
+    let one = "/api/security/circuit-breaker/auto?upstream=my%20app";
+    assert_eq!(ask("POST", all, "127.0.0.1", &[LOCAL]).status(), 401);
+    assert_eq!(ask("POST", all, "192.0.2.1", &[BEARER]).status(), 200);
+    let refused = ask("GET", all, "127.0.0.1", &[LOCAL, BEARER]);
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()[ALLOW]),
+        (405, &HeaderValue::from_static("POST"))
+    );
+    let switched = parsed(&ask("POST", one, "127.0.0.1", &[LOCAL, BEARER]));
+    assert_eq!(switched["circuit_breakers"][0]["upstream"], "my app");
+    assert_eq!(
+        (&switched["circuit_breakers"][0]["mode"], &switched["kept"]),
+        (&json!("auto"), &json!(false))
+    );
+    for (query, status) in
+        [("upstream=unknown", 404), ("upstraem=app", 400), ("upstream=", 400), ("upstream=%ff", 400)]
+    {
+        let answer = ask("POST", &format!("{all}?{query}"), "127.0.0.1", &[LOCAL, BEARER]);
+        assert_eq!(answer.status(), status, "{query}");
+    }
+    let full = ask("POST", "/api/security/maintenance/on", "127.0.0.1", &[LOCAL, BEARER]);
+    assert_eq!(full.status(), 500);
+    assert!(parsed(&full)["detail"].as_str().is_some_and(|detail| detail.contains("the disk is full")));
 }
 
 /// An orchestrator's probe restarts the gate if it can't see it; a stranger learns one word.
@@ -183,7 +255,8 @@ fn the_documents_have_the_shapes_that_clients_read() {
     for key in ["cost_percent", "calls_percent", "tokens_percent"] {
         assert!(security["cost_tracker"]["utilization"].get(key).is_some(), "{key}");
     }
-    let closed = json!({ "is_open": false, "failure_count": 0, "mode": "auto", "reason": null });
+    let closed =
+        json!({ "is_open": false, "failure_count": 0, "mode": "auto", "reason": null, "upstreams": [] });
     assert_eq!(security["circuit_breaker"], closed);
     assert_eq!(parsed(&ask("GET", "/", "127.0.0.1", &[LOCAL, ("accept", "application/json")])), stats);
     assert_eq!(parsed(&ask("GET", "/", "127.0.0.1", &[LOCAL, ("accept", "*/*")])), stats);

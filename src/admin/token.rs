@@ -74,15 +74,24 @@ impl AdminToken {
         if !fs::exists(&path).map_err(|error| TokenError::Io(path.clone(), error))? {
             make(state_dir, &path)?;
         }
+        match Self::of(Self::read(state_dir)?.expose_secret()) {
+            Some(token) => Ok((token, path)),
+            None => Err(TokenError::Unusable(Some(path))),
+        }
+    }
+
+    /// The token kept in `state_dir`, for whoever is to present it.
+    ///
+    /// # Errors
+    /// When the file can't be read, or can be by others.
+    pub fn read(state_dir: &Path) -> Result<SecretString, TokenError> {
+        let path = state_dir.join(FILE);
         let io = |error| TokenError::Io(path.clone(), error);
         if fs::metadata(&path).map_err(io)?.mode() & 0o077 != 0 {
             return Err(TokenError::Exposed(path));
         }
         let text = SecretString::from(fs::read_to_string(&path).map_err(io)?);
-        match Self::of(text.expose_secret().trim_ascii()) {
-            Some(token) => Ok((token, path)),
-            None => Err(TokenError::Unusable(Some(path))),
-        }
+        Ok(text.expose_secret().trim_ascii().into())
     }
 
     /// Whether `authorization`, the field's value, carries this token as RFC 6750 §2.1 says.

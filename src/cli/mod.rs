@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+mod admin;
+mod breaker;
 mod check;
 mod demo;
 mod run;
@@ -44,6 +46,11 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Test the settings.
     Check(check::CheckArgs),
+    /// Switch the circuit breakers of a running gate by hand.
+    Breaker(breaker::BreakerArgs),
+    /// Close the app behind a running gate for maintenance.
+    #[command(subcommand)]
+    Maintenance(breaker::MaintenanceCommand),
 }
 
 /// Where settings come from.
@@ -109,6 +116,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Demo(args)) => demo::demo(&args),
         Some(Command::Check(args)) => args.check(),
+        Some(Command::Breaker(args)) => args.switch(),
+        Some(Command::Maintenance(command)) => command.switch(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

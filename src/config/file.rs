@@ -16,10 +16,11 @@ use crate::guard::{
 };
 use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
+use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
 use crate::proxy::timeouts;
-use crate::upstream::{NamedUpstream, Targets, UpstreamFile};
+use crate::upstream::{NamedUpstream, Targets, UpstreamFile, breaker, retry};
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -53,6 +54,10 @@ pub struct ServerFile {
     pub hygiene: hygiene::Hygiene,
     /// Path at which callers ask for their own limits.
     pub rate_limit_status: Toggle<String>,
+    /// Upstreams that keep failing.
+    pub breaker: Toggle<breaker::Config>,
+    /// Calls that are tried again.
+    pub retries: Toggle<retry::Config>,
     /// How upstreams are used.
     pub upstream_defaults: UpstreamFile,
     // Read one by one, since each is merged with the defaults first.
@@ -191,6 +196,8 @@ pub struct RouteFile {
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.
     pub concurrency: concurrency::Config,
+    /// What serves when the upstream can't.
+    pub fallback: Toggle<fallback::Config>,
     /// Forwarding.
     pub forward: ForwardFile,
     /// Times that are allowed.

@@ -16,8 +16,8 @@ use super::routes::RouteBuilder;
 use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
-use crate::guard::Guards;
 use crate::guard::hygiene::Hygiene;
+use crate::guard::{self, Guards};
 use crate::observe::{DefaultLimits, ObserverConfig};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
@@ -26,7 +26,7 @@ use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, breaker, retry};
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -47,6 +47,10 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// When upstreams are left alone; `None`: only by hand.
+    pub breaker: Option<breaker::Policy>,
+    /// When calls are tried again; `None`: never.
+    pub retries: Option<retry::Policy>,
     /// Path of the status endpoint.
     pub status_path: Option<Box<str>>,
     /// Logs.
@@ -159,6 +163,9 @@ impl Config {
             token.map_err(|why| problem("admin.token", why.to_string()))?;
         }
         let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
+        let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
+        let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
+        let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         let defaults: RouteFile = from_node(&self.defaults)?;
@@ -199,6 +206,8 @@ impl Config {
             paths: file.paths,
             hygiene: file.hygiene,
             timeouts,
+            breaker,
+            retries,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
@@ -212,6 +221,13 @@ impl Config {
             #[cfg(debug_assertions)]
             panic_on: None,
         })
+    }
+
+    /// Where the admin endpoints are, their token if one is set, and the directory that keeps it if none is: for
+    /// commands to a gate that runs.
+    pub fn admin(&self) -> Result<(String, Option<Secret>, Option<PathBuf>), ConfigErrors> {
+        let file: ServerFile = from_node(&self.server)?;
+        Ok((file.admin.listen, file.admin.token, file.state_dir))
     }
 
     fn problem(&self, key: &str, message: String) -> ConfigError {

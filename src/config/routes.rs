@@ -12,6 +12,7 @@ use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
+use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::proxy::timeouts::Timeouts;
@@ -50,6 +51,7 @@ impl RouteBuilder<'_> {
         let upstream = self.upstream(&own, upstreams)?;
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
+        let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
         let timeouts = Timeouts::build(&file.timeouts)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let guards = self.guards(&own.name, file)?;
@@ -61,6 +63,7 @@ impl RouteBuilder<'_> {
             traffic: own.traffic,
             inspect: own.inspect.unwrap_or(Inspect::Auto),
             upstream,
+            fallback,
             guards,
             timeouts,
         })
@@ -78,6 +81,26 @@ impl RouteBuilder<'_> {
             }
         };
         all.get(targets, name).map_err(|why| self.fault("upstream", why))
+    }
+
+    fn fallback(
+        &self,
+        own: &RouteOwn,
+        file: &RouteFile,
+        main: &Arc<Upstream>,
+        all: &mut Upstreams<'_>,
+    ) -> Result<Option<Fallback>, ConfigError> {
+        let Some(config) = file.fallback.as_option() else { return Ok(None) };
+        // One that is inherited is one for all, and named after the top level's upstream.
+        let owner = if self.entry.overrides.get("fallback").is_some() { &own.name } else { "default" };
+        let name = format!("{owner}-fallback");
+        let upstream = config.upstream.as_ref().map(|targets| all.get(targets, &name)).transpose();
+        let upstream = upstream.map_err(|why| self.fault("fallback.upstream", why))?;
+        if upstream.as_ref().is_some_and(|upstream| Arc::ptr_eq(upstream, main)) {
+            return Err(self.fault("fallback.upstream", "is the upstream itself".to_owned()));
+        }
+        let built = Fallback::build(config, upstream);
+        built.map(Some).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
     }
 
     fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {

@@ -13,9 +13,20 @@ pub enum Event {
     ValidationError,
     /// Credentials that are not what they should be.
     AuthFailed,
+    /// A circuit breaker moved, or somebody switched one, or maintenance.
+    CircuitBreaker,
 }
 
 impl Event {
+    /// Every event, for metrics and docs.
+    pub const ALL: [Event; 5] = [
+        Event::RateLimitExceeded,
+        Event::SecurityAlert,
+        Event::ValidationError,
+        Event::AuthFailed,
+        Event::CircuitBreaker,
+    ];
+
     /// The event's name in the log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,6 +34,7 @@ impl Event {
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
+            Event::CircuitBreaker => "CIRCUIT_BREAKER",
         }
     }
 }
@@ -53,6 +65,13 @@ macro_rules! reasons {
             }
         }
     };
+}
+
+impl Reason {
+    /// Whether the upstream did not do its part: it could not be reached, broke off, or took too long.
+    pub const fn is_upstreams(self) -> bool {
+        matches!(self, Reason::UpstreamUnreachable | Reason::UpstreamFailed | Reason::UpstreamTimeout)
+    }
 }
 
 use Event::{AuthFailed, RateLimitExceeded, SecurityAlert, ValidationError};
@@ -100,6 +119,10 @@ reasons! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
     /// The store of limits can't be asked.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, None;
+    /// The upstream's circuit breaker is open.
+    CircuitOpen = "circuit_open", SERVICE_UNAVAILABLE, None;
+    /// The operator has closed the app for a while.
+    Maintenance = "maintenance", SERVICE_UNAVAILABLE, None;
     /// No connection to the upstream.
     UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY, None;
     /// The upstream broke off or answered nonsense.

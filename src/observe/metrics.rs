@@ -11,7 +11,7 @@ use crate::guard::Event;
 use crate::state::clock::Timestamp;
 
 use super::connections::{Connections, OpenConnection};
-use super::series::{RouteSeries, UpstreamSeries};
+use super::series::{BreakerSeries, RouteSeries, UpstreamSeries};
 use super::snapshot::Snapshot;
 
 /// Seconds; a page takes a millisecond, a long completion minutes.
@@ -49,6 +49,10 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     guard_seconds: HistogramVec,
+    breaker_states: IntGaugeVec,
+    breaker_transitions: IntCounterVec,
+    retries: IntCounterVec,
+    fallbacks: IntCounterVec,
     pub(super) bytes_in: IntCounter,
     pub(super) bytes_out: IntCounter,
     pub(super) connections: Arc<Connections>,
@@ -59,6 +63,7 @@ pub struct Metrics {
     alert_events: IntCounter,
     validation_events: IntCounter,
     auth_events: IntCounter,
+    breaker_events: IntCounter,
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -70,6 +75,7 @@ struct Scraped {
     in_flight: IntGauge,
     upstream_up: IntGaugeVec,
     upstream_connections: IntGaugeVec,
+    maintenance: IntGauge,
     limit_subjects: IntGauge,
     open_admissions: IntGauge,
     settle_queued: IntGauge,
@@ -135,6 +141,22 @@ impl Metrics {
                 "guard",
                 &GUARD_BUCKETS,
             )?,
+            breaker_states: families.gauges(
+                "breaker_state",
+                "State of an upstream's circuit breaker: 0 closed, 1 half-open, 2 open.",
+                "upstream",
+            )?,
+            breaker_transitions: families.counters(
+                "breaker_transitions_total",
+                "Moves of an upstream's circuit breaker.",
+                &BreakerSeries::LABELS,
+            )?,
+            retries: families.counters("retries_total", "Calls tried again.", &["upstream"])?,
+            fallbacks: families.counters(
+                "fallbacks_total",
+                "Requests that were served by a fallback.",
+                &RouteSeries::FALLBACK_LABELS,
+            )?,
             bytes_in: bytes.with_label_values(&["in"]),
             bytes_out: bytes.with_label_values(&["out"]),
             connections: Arc::new(Connections::new(
@@ -150,6 +172,7 @@ impl Metrics {
             limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
             alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
             validation_events: events.with_label_values(&[Event::ValidationError.name()]),
+            breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
             auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
@@ -166,6 +189,7 @@ impl Metrics {
                     "Connections to a server that are in use.",
                     &SERVER_LABELS,
                 )?,
+                maintenance: families.gauge("maintenance", "1 while the app is closed for maintenance.")?,
                 limit_subjects: families.gauge("limit_subjects", "Subjects that limits are counted for.")?,
                 open_admissions: families
                     .gauge("open_admissions", "Admissions granted and not settled yet.")?,
@@ -183,12 +207,17 @@ impl Metrics {
 
     /// The series of a route; the same counters for the same name.
     pub fn route(&self, name: &str) -> RouteSeries {
-        RouteSeries::new(name, &self.requests, &self.refusals, &self.request_seconds)
+        RouteSeries::new(name, &self.requests, &self.refusals, &self.request_seconds, &self.fallbacks)
     }
 
     /// The series of an upstream; the same counters for the same name.
     pub fn upstream(&self, name: &str) -> UpstreamSeries {
-        UpstreamSeries::new(name, &self.upstream_seconds)
+        UpstreamSeries::new(name, &self.upstream_seconds, &self.retries)
+    }
+
+    /// The series of an upstream's circuit breaker; the same for the same name.
+    pub fn breaker(&self, name: &str) -> BreakerSeries {
+        BreakerSeries::new(name, &self.breaker_states, &self.breaker_transitions)
     }
 
     /// The durations of one guard, in seconds: taken once when the chain is built.
@@ -225,14 +254,13 @@ impl Metrics {
             Event::SecurityAlert => &self.alert_events,
             Event::ValidationError => &self.validation_events,
             Event::AuthFailed => &self.auth_events,
+            Event::CircuitBreaker => &self.breaker_events,
         }
     }
 
     /// Security events since the start, by name.
     pub(super) fn events_by_name(&self) -> Vec<(&'static str, u64)> {
-        [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError, Event::AuthFailed]
-            .map(|event| (event.name(), self.events(event).get()))
-            .into()
+        Event::ALL.map(|event| (event.name(), self.events(event).get())).into()
     }
 
     /// Requests since the start, over all routes.
@@ -253,6 +281,7 @@ impl Metrics {
         {
             let scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            scraped.maintenance.set(snapshot.maintenance.is_some().into());
             scraped.in_flight.set(gauge(snapshot.in_flight));
             // Servers that a reload has removed are to go.
             scraped.upstream_up.reset();

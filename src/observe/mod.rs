@@ -1,6 +1,7 @@
 //! Seeing: metrics, access log, security events, and the snapshot that the admin endpoints show.
 
 mod access;
+mod breaker_event;
 mod connections;
 mod event;
 pub mod line;
@@ -16,11 +17,12 @@ mod tests;
 mod writer;
 
 pub use access::AccessFormat;
+pub use breaker_event::BreakerEvent;
 pub use connections::OpenConnection;
 pub use event::SecurityEvent;
 pub use process::Process;
-pub use series::{RouteSeries, UpstreamSeries};
-pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
+pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
 pub use target::LogTarget;
 
 use std::cell::RefCell;
@@ -32,7 +34,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 
-use crate::guard::{Refusal, Traffic};
+use crate::guard::{Event, Refusal, Traffic};
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
@@ -75,6 +77,10 @@ pub struct Record<'a> {
     pub route: Option<&'a RouteSeries>,
     /// The upstream chosen.
     pub upstream: Option<&'a UpstreamSeries>,
+    /// Tries of the call to the upstream after the first.
+    pub retries: u32,
+    /// What served it in place of its upstream.
+    pub fallback: Option<Fallback>,
     /// What the request counted as.
     pub traffic: Traffic,
     /// How it travelled.
@@ -225,6 +231,12 @@ impl Observer {
         if let (Some(upstream), Some(took)) = (record.upstream, record.upstream_duration) {
             upstream.observe(took);
         }
+        if let Some(upstream) = record.upstream {
+            upstream.retried(record.retries.into());
+        }
+        if let Some(by) = record.fallback {
+            route.fallback(by);
+        }
         if let Some(refusal) = record.refusal {
             route.refusal(refusal.reason);
         }
@@ -243,6 +255,15 @@ impl Observer {
         self.metrics.events(kind).inc();
         if let Some(log) = &self.events {
             with_line(log, |line| event.write(kind.name(), line));
+        }
+    }
+
+    /// Counts and writes a move of a breaker, or a switch by hand; and says it in the program's own log.
+    pub fn breaker_event(&self, event: &BreakerEvent<'_>) {
+        self.metrics.events(Event::CircuitBreaker).inc();
+        event.say();
+        if let Some(log) = &self.events {
+            with_line(log, |line| event.write(Event::CircuitBreaker.name(), line));
         }
     }
 

@@ -40,8 +40,31 @@ pub struct Snapshot {
     pub state: StateCounts,
     /// The servers of all upstreams.
     pub servers: Vec<ServerState>,
+    /// Circuit breakers, one an upstream.
+    pub breakers: Vec<BreakerView>,
+    /// What callers are told while the app is closed for maintenance.
+    pub maintenance: Option<Box<str>>,
     /// The process.
     pub process: Process,
+}
+
+/// A circuit breaker at one moment.
+#[derive(Clone, Debug)]
+pub struct BreakerView {
+    /// Name of its upstream.
+    pub upstream: Box<str>,
+    /// `closed`, `half_open`, `open`.
+    pub state: &'static str,
+    /// Whether it refuses calls.
+    pub is_open: bool,
+    /// Who decides: `auto`, or `open` or `closed` by hand.
+    pub mode: &'static str,
+    /// Calls that failed, of those in its window.
+    pub failures: u32,
+    /// Calls in its window.
+    pub calls: u32,
+    /// Code of why it is not closed.
+    pub reason: Option<&'static str>,
 }
 
 /// Whether a load balancer should send traffic.

@@ -78,6 +78,8 @@ fn record<'a>() -> Record<'a> {
         device: None,
         route: None,
         upstream: None,
+        retries: 0,
+        fallback: None,
         traffic: Traffic::Ai,
         carriage: Carriage::Exchange,
         refusal: None,

@@ -12,17 +12,20 @@ use super::live::Live;
 use super::route::Route;
 use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
-use crate::guard::{Refusal, Traffic};
-use crate::observe::Carriage;
+use crate::guard::{Reason, Refusal, Traffic};
+use crate::observe::{Carriage, Fallback};
 use crate::server::InFlight;
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
-use crate::upstream::{Rotation, Turn};
+use crate::upstream::breaker::Permit;
+use crate::upstream::{Rotation, Turn, Upstream};
 
 /// A request that found its route.
 pub struct Routed {
     /// Its route.
     pub route: Arc<Route>,
+    /// Where it goes: the route's upstream, or its fallback.
+    pub upstream: Arc<Upstream>,
     /// API of its path.
     pub api: Option<Api>,
     /// What it counts as.
@@ -110,6 +113,14 @@ pub struct Context {
     pub rotation: Option<Rotation>,
     /// The server that it is at, in passthrough.
     pub turn: Option<Turn>,
+    /// Tries of the call after the first.
+    pub retries: u32,
+    /// Leave to call the upstream, until it is known how the call went.
+    pub permit: Option<Permit>,
+    /// Why it went to the fallback upstream, if it did.
+    pub diverted: Option<Reason>,
+    /// What served it in place of its upstream.
+    pub fallback: Option<Fallback>,
     /// What was taken from shared state and has to be settled.
     pub admission: Option<Admission>,
     /// Memory that its body holds.

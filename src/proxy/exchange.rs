@@ -22,6 +22,7 @@ use super::forward::{Framing, strip_hop_by_hop};
 use super::timeouts::Timeouts;
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
+use crate::upstream::retry::Retries;
 use crate::upstream::{Answer, CallError, Upstream};
 
 /// How an exchange ended.
@@ -29,6 +30,8 @@ use crate::upstream::{Answer, CallError, Upstream};
 pub enum Ended {
     /// The whole answer was written.
     Served,
+    /// No connection: the upstream saw nothing of the request, and nothing was sent to the client yet.
+    Unsent(Refusal),
     /// Nothing was sent to the client yet; this is what it is to be told.
     Failed(Refusal),
     /// The client left, or would not read.
@@ -37,31 +40,57 @@ pub enum Ended {
     Truncated(Box<Error>),
 }
 
-/// Sends `request` of `client` to `upstream`, whose servers see their own name in `Host` if `own_host` says so, and its
-/// answer to the client. `first_byte` is set to when the upstream's head came, from the start of the call; `dress` applies
-/// the response guards to the head.
+/// What is sent where.
+pub struct Call<'a> {
+    /// Where it goes.
+    pub upstream: &'a Arc<Upstream>,
+    /// Who asks.
+    pub client: &'a Client,
+    /// Whether each server sees its own name in `Host`.
+    pub own_host: bool,
+    /// Whether it may be tried again.
+    pub retries: &'a Retries,
+    /// How long it may take.
+    pub timeouts: &'a Timeouts,
+    /// The request, whole.
+    pub request: http::Request<Full<Bytes>>,
+}
+
+/// How a call went: what is known of it before it ends.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// From the start of the call to the upstream's head.
+    pub first_byte: Option<Duration>,
+    /// Tries after the first.
+    pub retries: u32,
+}
+
+/// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
-    (upstream, client, own_host): (&Arc<Upstream>, &Client, bool),
-    timeouts: &Timeouts,
-    request: http::Request<Full<Bytes>>,
-    first_byte: &mut Option<Duration>,
-    dress: impl FnOnce(&mut ServerSession, &mut response::Parts),
+    call: Call<'_>,
+    progress: &mut Progress,
+    dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration),
 ) -> Ended {
     let started = Instant::now();
+    let Call { upstream, client, own_host, retries, timeouts, request } = call;
     let deadline = started + timeouts.first_byte;
     let answered = {
-        let answer = pin!(timeout_at(deadline, upstream.call(request, client, own_host)));
+        let send = async |request| upstream.call(request, client, own_host).await;
+        let call = retries.call(request, &mut progress.retries, send);
+        let answer = pin!(timeout_at(deadline, call));
         watch.during(session, answer).await
     };
     let (mut head, answer) = match answered {
         Err(Gone) => return Ended::ClientGone,
         Ok(Err(_)) => return Ended::Failed(no_first_byte()),
-        Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
+        Ok(Ok(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
+        Ok(Ok(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
         Ok(Ok(Ok(answer))) => answer,
     };
-    *first_byte = Some(started.elapsed());
+    let first_byte = started.elapsed();
+    progress.first_byte = Some(first_byte);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ended::Failed(unasked_switch());
     }
@@ -71,7 +100,7 @@ pub async fn carry(
         watch.strict(session);
     }
     reframe(session, &mut head, answer.is_end());
-    dress(session, &mut head);
+    dress(session, &mut head, first_byte);
     relay(session, watch, head.into(), answer, &pace).await
 }
 
@@ -195,11 +224,10 @@ pub(super) fn no_first_byte() -> Refusal {
 }
 
 /// What the client is told; the cause itself stays here, since it may name addresses.
-fn refusal_of(error: &CallError) -> Refusal {
-    match error {
-        CallError::Broken(_) => broken(),
-        CallError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => no_connection_in_time(),
-        CallError::Connect(_) => unreachable(),
+fn no_connection(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::TimedOut => no_connection_in_time(),
+        _ => unreachable(),
     }
 }
 

@@ -41,6 +41,10 @@ impl Gate {
             upstream_called: None,
             rotation: None,
             turn: None,
+            retries: 0,
+            permit: None,
+            diverted: None,
+            fallback: None,
             admission: None,
             held: None,
             places: None,
@@ -127,6 +131,7 @@ impl Gate {
             authority: authority.map(Into::into),
             client,
             api,
+            upstream: route.upstream.clone(),
             route,
         });
         Ok(())
@@ -168,7 +173,7 @@ fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
 }
 
 /// Whether the client waits for events: a browser's `EventSource` can ask with GET only.
-fn wants_events(headers: &HeaderMap) -> bool {
+pub(super) fn wants_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|kind| {
         let essence = kind.split(';').next().unwrap_or_default().trim();

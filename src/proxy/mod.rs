@@ -9,9 +9,12 @@ mod context;
 mod draw;
 mod entry;
 mod exchange;
+pub mod fallback;
 mod forward;
 mod intake;
 mod live;
+mod operate;
+mod outbound;
 mod passthrough;
 pub mod path;
 mod record;
@@ -27,7 +30,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -39,6 +42,7 @@ pub use context::Context;
 pub use entry::Entry;
 pub use forward::{Forwarding, Told};
 pub use live::Live;
+pub use operate::NotSwitched;
 
 use crate::config::Settings;
 use crate::guard::chain::Timers;
@@ -47,7 +51,9 @@ use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
+use crate::state::switches::{Maintenance, Switches};
 use crate::state::{Clock, MemoryStore};
+use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
 
@@ -63,6 +69,9 @@ pub struct Gate {
     inflight: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
+    breakers: Breakers,
+    switches: Switches,
+    maintenance: ArcSwapOption<Maintenance>,
 }
 
 /// The gate as Pingora's proxy sees it: for requests that stream through.
@@ -76,12 +85,16 @@ impl Gate {
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
+        switches: Switches,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
+        let breakers = Breakers::new(clock.clone(), observer.clone());
+        let positions = switches.positions();
+        let live = Live::new(settings, observer.metrics(), &breakers, &positions);
         Arc::new(Self {
-            bodies: BodyMemory::new(settings.server.body_memory),
-            admissions: Admissions::new(settings.store.clone(), settler.clone()),
-            live: ArcSwap::from_pointee(Live::new(settings, observer.metrics())),
+            bodies: BodyMemory::new(live.server.body_memory),
+            admissions: Admissions::new(live.store.clone(), settler.clone()),
+            live: ArcSwap::from_pointee(live),
             settler,
             clock,
             observer,
@@ -89,12 +102,21 @@ impl Gate {
             timers,
             inflight: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
+            maintenance: ArcSwapOption::from_pointee(positions.maintenance),
+            breakers,
+            switches,
         })
     }
 
     /// The settings in force.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// Puts other settings in force, for requests that are still to come. Breakers stay as they are.
+    pub fn put_in_force(&self, settings: Settings) {
+        let live = Live::new(settings, self.observer.metrics(), &self.breakers, &self.switches.positions());
+        self.live.store(Arc::new(live));
     }
 
     /// What the settle actor has done.

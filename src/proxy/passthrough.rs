@@ -19,12 +19,13 @@ use crate::guard::caps::BodyKind;
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
+use crate::upstream::breaker::Permit;
 
 impl Gate {
     /// Where the request goes.
     pub(super) fn peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let routed = ctx.routed.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))?;
-        let rotation = ctx.rotation.get_or_insert_with(|| routed.route.upstream.rotation(&routed.client));
+        let rotation = ctx.rotation.get_or_insert_with(|| routed.upstream.rotation(&routed.client));
         // A server that was reached stays the one: what is tried again was sent on a connection that had ended.
         let turn = ctx.turn.take().or_else(|| rotation.next_turn());
         let peer = turn.as_ref().and_then(|turn| turn.peer(rotation.share()));
@@ -49,7 +50,7 @@ impl Gate {
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
-            upstream: server.unwrap_or_else(|| routed.route.upstream.host()),
+            upstream: server.unwrap_or_else(|| routed.upstream.host()),
             request_id: &ctx.request_id,
             websocket: routed.websocket,
         };
@@ -86,6 +87,10 @@ impl Gate {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let first_byte = ctx.upstream_first_byte.unwrap_or_default();
+            ctx.permit.iter_mut().for_each(|permit| permit.answered(head.status, first_byte));
+        }
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let to_websocket = |head: &ResponseHeader| {
@@ -113,25 +118,43 @@ impl Gate {
         if let Some(turn) = &ctx.turn {
             turn.answered();
         }
-        hide_upstream(
-            &mut parts.headers,
-            &routed.route.upstream,
-            &routed.client,
-            routed.authority.as_deref(),
-        );
+        hide_upstream(&mut parts.headers, &routed.upstream, &routed.client, routed.authority.as_deref());
         dress(&mut parts, ctx, Author::Upstream);
         *head = ResponseHeader::from(parts);
         Ok(())
     }
 
-    /// The server could not be reached: the next is tried, if there is one.
+    /// The server could not be reached: the next try goes to the next one, or to the fallback upstream.
     pub(super) fn note_unreachable(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
         if let Some(turn) = ctx.turn.take() {
             turn.failed(&error);
         }
+        let mut another = ctx.rotation.as_ref().is_some_and(|rotation| !rotation.is_over());
+        if !another {
+            let permit = ctx.permit.take();
+            another = self.divert(ctx, Reason::UpstreamUnreachable);
+            if another {
+                permit.into_iter().for_each(Permit::failed);
+                ctx.rotation = None;
+            } else {
+                ctx.permit = permit;
+            }
+        }
         // Nothing was sent yet, so another server may be tried.
-        error.set_retry(ctx.rotation.as_ref().is_some_and(|rotation| !rotation.is_over()));
+        error.set_retry(another);
         error
+    }
+
+    /// Tells the upstream's breaker how the call went.
+    pub(super) fn report(&self, ctx: &mut Context, error: Option<&Error>) {
+        let Some(permit) = ctx.permit.take() else { return };
+        // How a tunnel ends says nothing about the upstream: each side may end it at any time.
+        let tunnel = ctx.upstream_first_byte.is_some() && ctx.routed.as_ref().is_some_and(|r| r.websocket);
+        let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream);
+        let told = ctx.refusal.as_ref().is_some_and(|refusal| refusal.reason.is_upstreams());
+        if (broken || told) && !tunnel {
+            permit.failed();
+        }
     }
 
     /// Tells the client what went wrong, if it can still be told.

@@ -62,10 +62,17 @@ impl Reply {
         reply.headers.push((REASON.clone(), HeaderValue::from_static(reason.code())));
         if let Some(quota) = &refusal.quota {
             reply.quota_fields(quota);
+        } else if let Some(wait) = refusal.retry_after {
+            reply.wait_fields(wait);
         } else if reason.status() == StatusCode::SERVICE_UNAVAILABLE || reason == Reason::ConcurrencyLimited {
             reply.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         }
         reply
+    }
+
+    fn wait_fields(&mut self, wait: Duration) {
+        self.headers.push((RETRY_AFTER, seconds(wait).into()));
+        self.headers.push((RETRY_AFTER_MS.clone(), milliseconds(wait).into()));
     }
 
     fn quota_fields(&mut self, quota: &Quota) {
@@ -81,8 +88,7 @@ impl Reply {
         let policy = field(format_args!("\"{name}\";q={};w={}", quota.max, quota.window.as_secs()));
         let state = field(format_args!("\"{name}\";r={};t={wait}", quota.remaining));
         if quota.remaining == 0 {
-            self.headers.push((RETRY_AFTER, number(wait)));
-            self.headers.push((RETRY_AFTER_MS.clone(), number(milliseconds(quota.reset))));
+            self.wait_fields(quota.reset);
         }
         self.headers.push((RATE_LIMIT_POLICY.clone(), policy));
         self.headers.push((RATE_LIMIT.clone(), state));
@@ -163,7 +169,9 @@ fn problem(refusal: &Refusal, message: &str, request_id: &str) -> serde_json::Va
     if let Some(quota) = &refusal.quota {
         body["type"] = QUOTA_EXCEEDED.into();
         body["violated-policies"] = json!([quota.limit]);
-        body["retry_after"] = seconds(quota.reset).into();
+    }
+    if let Some(wait) = refusal.quota.as_ref().map(|quota| quota.reset).or(refusal.retry_after) {
+        body["retry_after"] = seconds(wait).into();
     }
     body
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::api::Api;
+use super::fallback::Fallback;
 use super::timeouts::Timeouts;
 use crate::guard::{Guards, Traffic};
 use crate::upstream::Upstream;
@@ -34,6 +35,8 @@ pub struct Route {
     pub inspect: Inspect,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
+    /// What serves in place of the upstream.
+    pub fallback: Option<Fallback>,
     /// Its guards.
     pub guards: Guards,
     /// Times that are allowed.

@@ -32,6 +32,7 @@ use crate::observe::Observer;
 use crate::proxy::{Entry, Gate};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
+use crate::state::switches::Switches;
 use door::Door;
 use stop::Signals;
 
@@ -92,6 +93,8 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let address = |socket: &TcpListener| socket.local_addr().map_err(StartError::System);
     let (traffic_address, admin_address) = (address(&traffic)?, address(&admin)?);
     let server_settings = settings.server.clone();
+    let switches = Switches::open(server_settings.state_dir.as_deref());
+    let switches = switches.map_err(|error| StartError::Setup(error.to_string()))?;
     let observer = Observer::start(&settings.observe, clock.now());
     let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
     let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
@@ -99,7 +102,7 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let stop = Arc::new(Stop::new(server_settings.drain));
     warn_of_unverified(&settings);
     look_up(&settings)?;
-    let gate = Gate::new(settings, clock.clone(), observer.clone(), settler, stop.clone());
+    let gate = Gate::new(settings, clock.clone(), observer.clone(), settler, stop.clone(), switches);
     let admin_app = Admin::new(&server_settings, gate.clone()).map_err(StartError::Setup)?;
 
     let conf = ServerConf {

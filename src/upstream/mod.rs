@@ -4,6 +4,7 @@
 //! kinds of tasks keep it up to date: names are looked up again when their time to live is over, servers are checked.
 
 mod balance;
+pub mod breaker;
 mod check;
 mod config;
 mod connect;
@@ -11,6 +12,7 @@ mod dns;
 mod endpoint;
 mod fleet;
 mod pool;
+pub mod retry;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -162,13 +164,14 @@ impl Upstream {
     /// `own_host` each server sees its own name in `Host`.
     ///
     /// # Errors
-    /// See [`CallError`]; of several servers that could not be reached the last one's.
+    /// See [`CallError`]; of several servers that could not be reached the last one's. With it the request comes back if
+    /// it provably never left.
     pub async fn call(
         self: &Arc<Self>,
         mut request: Request<Full<Bytes>>,
         client: &Client,
         own_host: bool,
-    ) -> Result<(response::Parts, Answer), CallError> {
+    ) -> Result<(response::Parts, Answer), retry::Failed> {
         let mut rotation = self.rotation(client);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
         while let Some(turn) = rotation.next_turn() {
@@ -178,10 +181,10 @@ impl Upstream {
             match turn.ask(request, rotation.share()).await {
                 Ok(answered) => return Ok(answered),
                 Err(Unanswered::Unsent(unsent, error)) => (request, last) = (*unsent, error),
-                Err(Unanswered::Broken(error)) => return Err(CallError::Broken(error)),
+                Err(Unanswered::Broken(error)) => return Err((CallError::Broken(error), None)),
             }
         }
-        Err(CallError::Connect(last))
+        Err((CallError::Connect(last), Some(Box::new(request))))
     }
 
     /// Looks all names up that have to be.
