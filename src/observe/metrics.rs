@@ -144,7 +144,7 @@ impl Metrics {
             breaker_states: families.gauges(
                 "breaker_state",
                 "State of an upstream's circuit breaker: 0 closed, 1 half-open, 2 open.",
-                "upstream",
+                &["upstream"],
             )?,
             breaker_transitions: families.counters(
                 "breaker_transitions_total",

@@ -77,8 +77,7 @@ pub async fn carry(
     let Call { upstream, client, own_host, retries, timeouts, request } = call;
     let deadline = started + timeouts.first_byte;
     let answered = {
-        let send = async |request| upstream.call(request, client, own_host).await;
-        let call = retries.call(request, &mut progress.retries, send);
+        let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
         let answer = pin!(timeout_at(deadline, call));
         watch.during(session, answer).await
     };

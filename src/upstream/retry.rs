@@ -2,18 +2,20 @@
 //! byte; and only so many that a struggling upstream is not buried under them.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, response};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::CallError;
+use super::{Answer, CallError, Upstream};
 use crate::config::Span;
 use crate::guard::Fault;
+use crate::proxy::client::Client;
 
 /// The longest wait before a try.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -98,23 +100,26 @@ impl Retries {
         Self { policy, account: AtomicU32::new(SAVED * RETRY) }
     }
 
-    /// Calls by `send`, and again where that is allowed; `tried` counts the tries after the first. The caller bounds the
-    /// time of all of them together.
+    /// Calls `upstream` for `client`, and again where that is allowed; `tried` counts the tries after the first. The caller
+    /// bounds the time of all of them together.
     ///
     /// # Errors
     /// What the last try came to.
-    pub async fn call<T>(
+    pub async fn call(
         &self,
+        upstream: &Arc<Upstream>,
+        (client, own_host): (&Client, bool),
         mut request: Request<Full<Bytes>>,
         tried: &mut u32,
-        send: impl AsyncFn(Request<Full<Bytes>>) -> Result<T, Failed>,
-    ) -> Result<T, CallError> {
-        let Some(policy) = self.policy else { return send(request).await.map_err(|(error, _)| error) };
+    ) -> Result<(response::Parts, Answer), CallError> {
+        let Some(policy) = self.policy else {
+            return upstream.call(request, client, own_host).await.map_err(|(error, _)| error);
+        };
         self.deposit(policy.deposit);
         let repeatable = policy.idempotent && request.method().is_idempotent();
         loop {
             let copy = repeatable.then(|| request.clone());
-            let (error, unsent) = match send(request).await {
+            let (error, unsent) = match upstream.call(request, client, own_host).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
