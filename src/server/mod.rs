@@ -21,7 +21,7 @@ use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::{Service, listening};
 use tracing::{info, warn};
 
-pub use gate_io::HeadCaps;
+pub use gate_io::{GateIo, HeadCaps};
 pub use stop::{InFlight, Stop};
 
 use crate::admin::serve::Admin;
