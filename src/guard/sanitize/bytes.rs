@@ -10,6 +10,8 @@ pub(super) const CONTROL: u8 = 1 << 2;
 pub(super) const HIDDEN: u8 = 1 << 3;
 /// A byte that can lead a character which folds into ASCII: `ı` (C4), `ſ` (C5), `K` (E2), full-width forms (EF).
 pub(super) const FOLDING: u8 = 1 << 4;
+/// `=`
+pub(super) const EQUALS: u8 = 1 << 5;
 
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -24,6 +26,7 @@ const CLASSES: [u8; 256] = {
     classes[0x7f] = CONTROL;
     classes[b'<' as usize] = OPENER;
     classes[b']' as usize] = BRACKET;
+    classes[b'=' as usize] = EQUALS;
     classes[0xc2] = HIDDEN;
     classes[0xc4] = FOLDING;
     classes[0xc5] = FOLDING;

@@ -79,7 +79,8 @@ fn reference(tail: &[u8]) -> Option<(u8, usize)> {
         [b'#', digits @ ..] => (digits, 10, 1),
         _ => {
             let (name, byte) = NAMES.iter().find(|(name, _)| tail.starts_with(name))?;
-            return Some((*byte, name.len()));
+            let ended = usize::from(!name.ends_with(b";") && tail.get(name.len()) == Some(&b';'));
+            return Some((*byte, name.len() + ended));
         }
     };
     let mut code = 0_u32;
@@ -114,7 +115,7 @@ mod tests {
             ("&Tab;&NewLine;&colon;", "\t\n:"),
             ("&tab;&colon", "&tab;&colon"),
             ("&#;&#x;&;&", "&#;&#x;&;&"),
-            ("&lt&quot", "<\""),
+            ("&lt&quot;", "<\""),
         ] {
             assert_eq!(decoded(value), text.as_bytes(), "{value}");
         }

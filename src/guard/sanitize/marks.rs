@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::code::Code;
 use super::folding::Folded;
 use super::kinds::{Kind, Kinds};
-use super::{Cleaned, Edit, bytes, links, markup, url};
+use super::{Cleaned, Edit, breakouts, bytes, links, markup, url};
 
 /// One place to change, and why.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ impl Marks {
         }
         if classes & bytes::BRACKET != 0 {
             links::mark(text, &mut marks);
+        }
+        if classes & bytes::EQUALS != 0 {
+            breakouts::mark(text, &mut marks);
         }
         links::mark_whole(text, &mut marks);
         if classes & bytes::FOLDING != 0
@@ -68,6 +71,11 @@ impl Marks {
     /// Marks a `<` that opens something active.
     pub fn escape_opener(&mut self, span: Range<usize>, kind: Kind) {
         self.0.push(Mark { span, with: "&lt;", kind });
+    }
+
+    /// Marks the `=` of a handler outside any tag.
+    pub fn escape_equals(&mut self, span: Range<usize>) {
+        self.0.push(Mark { span, with: "&#61;", kind: Kind::Handler });
     }
 
     /// Marks a scheme that runs script.

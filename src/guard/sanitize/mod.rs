@@ -5,6 +5,7 @@
 //! and answers with edits, so that a body leaves byte for byte as it came around them.
 
 mod attributes;
+mod breakouts;
 #[cfg(test)]
 mod browser;
 mod bytes;
@@ -93,15 +94,9 @@ impl Cleaned {
 }
 
 /// Looks at the texts of fields. Built once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sanitizer {
     rich: ammonia::Builder<'static>,
-}
-
-impl Default for Sanitizer {
-    fn default() -> Self {
-        Self { rich: ammonia::Builder::default() }
-    }
 }
 
 impl Sanitizer {

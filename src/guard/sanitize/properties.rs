@@ -136,14 +136,15 @@ proptest! {
         }
     }
 
-    /// Neutralising replaces brackets and schemes and removes what is hidden; it writes nothing else.
+    /// Neutralising replaces brackets, equals signs and schemes and removes what is hidden; it writes nothing else.
     #[test]
-    fn neutralizing_writes_only_its_two_replacements(text in texts()) {
+    fn neutralizing_writes_only_its_three_replacements(text in texts()) {
         for sink in [Sink::Html, Sink::Markdown] {
             for Edit { span, with } in Sanitizer::default().check(&text, sink).unwrap_or_default().edits {
                 let old = &text[span];
                 match &*with {
                     "&lt;" => prop_assert!(["<", "＜", "﹤"].contains(&old), "{old:?}"),
+                    "&#61;" => prop_assert_eq!(old, "="),
                     "#" => prop_assert!(old.ends_with([':', ';', '：']), "{old:?}"),
                     other => prop_assert_eq!(other, ""),
                 }

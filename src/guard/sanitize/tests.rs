@@ -55,7 +55,7 @@ fn active_openers_lose_their_bracket() {
         ("<img src='//evil/?", "&lt;img src='//evil/?", "markup"),
         ("<img src=x onerror=alert(1)", "&lt;img src=x onerror=alert(1)", "handler"),
         ("<b/onmouseover\n=x>", "&lt;b/onmouseover\n=x>", "handler"),
-        ("<x a='>'onclick=x>", "&lt;x a='>'onclick=x>", "handler"),
+        ("<x a='>'onclick=x>", "&lt;x a='>'onclick&#61;x>", "handler"),
         ("<javascript:alert(1)>", "&lt;javascript:alert(1)>", "url"),
         ("<b title=\"<script>\">", "<b title=\"&lt;script>\">", "markup"),
         ("<<script>", "<&lt;script>", "markup"),
@@ -78,6 +78,20 @@ fn script_urls_are_blanked() {
         ("javascript:alert(1)", "#alert(1)"),
     ] {
         assert_eq!(checked(text, Sink::Html), (cleaned.to_owned(), vec!["url"]), "{text:?}");
+    }
+}
+
+/// An app that puts a message into `value="…"` unescaped is attacked without any tag.
+#[test]
+fn a_handler_behind_a_quote_gets_no_value() {
+    assert_eq!(
+        checked("\" onfocus=x autofocus \"", Sink::Html),
+        ("\" onfocus&#61;x autofocus \"".into(), vec!["handler"])
+    );
+    assert_eq!(html("'/onClick\n= 'x"), "'/onClick\n&#61; 'x");
+    assert_eq!(html("<b title=\" onclick=x \">"), "<b title=\" onclick&#61;x \">");
+    for text in ["\"one = 1", "onclick=x", "say \"on\" = 1", "\"online\": =", "a='b' conclude=c"] {
+        assert_eq!(html(text), text);
     }
 }
 
