@@ -37,12 +37,15 @@ impl<'a> Upstreams<'a> {
             let Some(own) = server.at(&["upstreams", name]) else { continue };
             let base = server.get("upstream_defaults");
             let merged = base.map_or_else(|| own.clone(), |base| merge(base, own)).without(&["servers"]);
-            let upstream = from_node_at::<UpstreamFile>(&prefix, &merged).and_then(|upstream| {
-                let wrong = |key: &str, why: &str| fault(&prefix, key, why, own);
+            let wrong = |key: &str, why: &str| fault(&prefix, key, why, own);
+            let servers = || -> Result<Vec<Server>, ConfigErrors> {
                 let written = own.get("servers").ok_or_else(|| wrong("servers", "names no server"))?;
                 let targets: Targets = from_node_at(&format!("{prefix}.servers"), written)?;
-                let servers = servers_of(&targets, file).map_err(|why| wrong("servers", &why))?;
-                let settings = upstream.settings(servers, resolver.clone());
+                Ok(servers_of(&targets, file).map_err(|why| wrong("servers", &why))?)
+            };
+            let upstream = servers().and_then(|servers| {
+                let settings =
+                    from_node_at::<UpstreamFile>(&prefix, &merged)?.settings(servers, resolver.clone());
                 let settings = settings.map_err(|why| fault(&prefix, &why.key, &why.message, &merged))?;
                 let upstream = Upstream::build(name, settings, clock.clone());
                 Ok(upstream.map_err(|why| wrong("tls", &why.to_string()))?)
