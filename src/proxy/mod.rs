@@ -37,6 +37,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tracing::warn;
 
 pub use context::Context;
 pub use entry::Entry;
@@ -91,6 +92,13 @@ impl Gate {
         let breakers = Breakers::new(clock.clone(), observer.clone());
         let positions = switches.positions();
         let live = Live::new(settings, observer.metrics(), &breakers, &positions);
+        let known = |name: &str| live.upstreams.iter().any(|upstream| *upstream.name == *name);
+        for upstream in positions.breakers.keys().filter(|name| !known(name)) {
+            warn!(upstream, "a breaker was switched by hand, but there is no such upstream any more");
+        }
+        if positions.maintenance.is_some() {
+            warn!("the app is closed for maintenance: `tidegate maintenance off` opens it");
+        }
         Arc::new(Self {
             bodies: BodyMemory::new(live.server.body_memory),
             admissions: Admissions::new(live.store.clone(), settler.clone()),

@@ -56,7 +56,7 @@ fn permit(ctx: &Context, upstream: &Arc<Upstream>) -> Result<Permit, Refusal> {
         Refusal::new(Reason::InternalError, "The gate failed; the request was not served.", "")
     })?;
     outbound.breaker.enter().map_err(|wait| {
-        let detail = "The app is failing, so it is left alone for a while.";
+        let detail = "The app is not called for now: it keeps failing, or was cut off by hand.";
         Refusal::new(Reason::CircuitOpen, detail, "breaker").after(wait)
     })
 }

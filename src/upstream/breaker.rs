@@ -58,11 +58,6 @@ impl Breaker {
         &self.name
     }
 
-    /// Who decides.
-    pub fn mode(&self) -> Mode {
-        self.circuit.lock().mode()
-    }
-
     /// Switches it by hand, for whoever asks from `by`.
     pub fn switch(&self, mode: Mode, by: IpAddr) {
         let now = self.clock.now();
@@ -126,11 +121,6 @@ impl Breaker {
 }
 
 impl Permit {
-    /// Whether all other calls wait for this one.
-    pub fn is_probe(&self) -> bool {
-        self.ticket.is_probe()
-    }
-
     /// The answer has begun, so long after the call. A probe is decided by this; of another call the end counts, too.
     pub fn answered(&mut self, status: StatusCode, first_byte: Duration) {
         let (failed, slow) = self.breaker.circuit.lock().judge(status, first_byte);
