@@ -11,6 +11,8 @@ mod token;
 pub use access::AdminRequest;
 pub use token::{AdminToken, TokenError};
 
+use std::net::IpAddr;
+
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
     HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -29,7 +31,13 @@ pub trait Sources {
 
     /// The metrics in the text exposition format, consistent with `snapshot`; `None` if they can't be rendered.
     fn metrics(&self, snapshot: &Snapshot) -> Option<String>;
+
+    /// Has the settings read again for `asker`; the error says why they were refused, with key and line.
+    fn reload(&self, asker: IpAddr) -> Result<(), String>;
 }
+
+/// Where the settings are read again; everything else is an [`Endpoint`], and read only.
+pub const RELOAD: &str = "/api/config/reload";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
@@ -105,13 +113,18 @@ fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources)
         }
         _ => {}
     }
+    if request.path == RELOAD {
+        return match request.method {
+            // Whoever changes state has shown the token.
+            &Method::POST => reload(request, sources),
+            _ => not_allowed("This path takes POST only.", "POST"),
+        };
+    }
     let Some(endpoint) = endpoint else {
         return problem(StatusCode::NOT_FOUND, "There is nothing at this path.");
     };
     if !reads {
-        let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "This path can be read only.");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return answer;
+        return not_allowed("This path can be read only.", "GET, HEAD");
     }
     let snapshot = sources.snapshot();
     match endpoint {
@@ -149,6 +162,19 @@ fn index(request: &AdminRequest<'_>, snapshot: &Snapshot) -> Response<Vec<u8>> {
         document(StatusCode::OK, &json::security(snapshot))
     };
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+fn reload(request: &AdminRequest<'_>, sources: &impl Sources) -> Response<Vec<u8>> {
+    match sources.reload(request.remote) {
+        Ok(()) => document(StatusCode::OK, &json!({ "status": "reloaded" })),
+        Err(why) => problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
+}
+
+fn not_allowed(detail: &str, allowed: &'static str) -> Response<Vec<u8>> {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

@@ -4,55 +4,29 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
-use secrecy::SecretString;
-use tracing::{info, warn};
+use tokio::task::block_in_place;
 
-use super::{AdminRequest, AdminToken, Sources, answer};
-use crate::config::ServerSettings;
+use super::{AdminRequest, Sources, answer};
 use crate::guard::Reason;
 use crate::observe::{Readiness, SecurityEvent, Snapshot, StateCounts};
 use crate::proxy::Gate;
 use crate::server::door::client_stream;
+use crate::server::reload::{Asker, Reloader};
 
 /// The app on the admin port.
 pub struct Admin {
-    token: AdminToken,
     gate: Arc<Gate>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Admin {
-    /// Takes the token that was set, or the one kept in the state directory, or one that nobody knows.
-    ///
-    /// # Errors
-    /// The token can't be used, read or kept; the text says why and what to do.
-    pub fn new(settings: &ServerSettings, gate: Arc<Gate>) -> Result<Self, String> {
-        let token = match (&settings.admin_token, &settings.state_dir) {
-            (Some(token), _) => {
-                AdminToken::given(&SecretString::from(token.expose())).map_err(|error| error.to_string())?
-            }
-            (None, Some(directory)) => {
-                let (token, path) = AdminToken::kept(directory).map_err(|error| error.to_string())?;
-                info!(path = %path.display(), "the admin token is in this file");
-                token
-            }
-            (None, None) => {
-                warn!(
-                    "no admin token and no state_dir: the admin endpoints can be read from this machine only"
-                );
-                let mut bytes = [0u8; 32];
-                rand::fill(&mut bytes).map_err(|_| "the system has no randomness".to_owned())?;
-                let nobodys = SecretString::from(URL_SAFE_NO_PAD.encode(bytes));
-                AdminToken::given(&nobodys).map_err(|error| error.to_string())?
-            }
-        };
-        Ok(Self { token, gate })
+    /// Shows `gate`, and has `reloader` read its settings again.
+    pub fn new(gate: Arc<Gate>, reloader: Option<Arc<Reloader>>) -> Self {
+        Self { gate, reloader }
     }
 }
 
@@ -80,6 +54,14 @@ impl Sources for Admin {
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         self.gate.observer().metrics().render(snapshot).ok()
     }
+
+    fn reload(&self, asker: IpAddr) -> Result<(), String> {
+        let Some(reloader) = &self.reloader else {
+            return Err("the settings of this server were not read from anywhere".into());
+        };
+        // Files are read and names looked up meanwhile.
+        block_in_place(|| reloader.reload(Asker::Admin(asker))).map_err(|why| why.to_string())
+    }
 }
 
 #[async_trait]
@@ -97,7 +79,7 @@ impl ServeHttp for Admin {
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,
         };
-        let answered = answer(&request, &self.token, self);
+        let answered = answer(&request, self.gate.live().admin_token(), self);
         if answered.status() == StatusCode::UNAUTHORIZED && head.headers.contains_key(AUTHORIZATION) {
             // Somebody guesses, or has an old token: either is worth knowing. The token itself is never written.
             let event = SecurityEvent {

@@ -37,6 +37,8 @@ pub(super) struct RouteBuilder<'a> {
     pub(super) server: &'a Node,
     pub(super) loopback: bool,
     pub(super) timeouts: Timeouts,
+    /// Upstreams of the settings that are in force, if any are.
+    pub(super) known: &'a [Arc<Upstream>],
     pub(super) index: usize,
     pub(super) entry: &'a RouteEntry,
 }
@@ -82,7 +84,8 @@ impl RouteBuilder<'_> {
         if let Some(known) = all.iter().find(|known| known.authority == built.authority) {
             return Ok(known.clone());
         }
-        let built = Arc::new(built);
+        let running = self.known.iter().find(|running| running.is_same(&built)).cloned();
+        let built = running.unwrap_or_else(|| Arc::new(built));
         all.push(built.clone());
         Ok(built)
     }

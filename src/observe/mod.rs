@@ -17,7 +17,7 @@ mod writer;
 
 pub use access::AccessFormat;
 pub use connections::OpenConnection;
-pub use event::SecurityEvent;
+pub use event::{ReloadEvent, SecurityEvent};
 pub use process::Process;
 pub use series::{RouteSeries, UpstreamSeries};
 pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
@@ -243,6 +243,14 @@ impl Observer {
         self.metrics.events(kind).inc();
         if let Some(log) = &self.events {
             with_line(log, |line| event.write(kind.name(), line));
+        }
+    }
+
+    /// Counts and writes that settings were read again.
+    pub fn reloaded(&self, event: &ReloadEvent<'_>) {
+        self.metrics.reloaded(event.at, event.refused.is_none());
+        if let Some(log) = &self.events {
+            with_line(log, |line| event.write(line));
         }
     }
 

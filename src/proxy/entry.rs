@@ -73,13 +73,11 @@ impl HttpServerApp for Entry {
         }
     }
 
-    async fn http_cleanup(&self) {
-        self.carrier.http_cleanup().await;
-    }
+    // The carrier is not told of the end: it would drop a request that it has yet to read, and idles never.
+    async fn http_cleanup(&self) {}
 }
 
-/// Waits for a request; false if none came, or none that can be served. A connection that idles here when the server
-/// stops ends with its runtime: the drain waits for what is in flight only.
+/// Waits for a request; false if none came, or none that can be served.
 async fn read_head(session: &mut ServerSession) -> bool {
     let refused = match session.read_request().await {
         Ok(true) if session.req_header().method == Method::CONNECT => 405,

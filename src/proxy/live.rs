@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::route::Route;
+use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::observe::metrics::Metrics;
 use crate::observe::{RouteSeries, UpstreamSeries};
@@ -11,16 +12,22 @@ use crate::observe::{RouteSeries, UpstreamSeries};
 /// Settings in force.
 pub struct Live {
     settings: Settings,
+    admin_token: Arc<AdminToken>,
     routes: Vec<RouteSeries>,
     upstreams: Vec<UpstreamSeries>,
 }
 
 impl Live {
     /// Puts settings in force.
-    pub fn new(settings: Settings, metrics: &Metrics) -> Self {
+    pub fn new(settings: Settings, admin_token: Arc<AdminToken>, metrics: &Metrics) -> Self {
         let routes = settings.routes.iter().map(|route| metrics.route(&route.name)).collect();
         let upstreams = settings.upstreams.iter().map(|upstream| metrics.upstream(&upstream.name)).collect();
-        Self { settings, routes, upstreams }
+        Self { settings, admin_token, routes, upstreams }
+    }
+
+    /// The token of the admin port.
+    pub fn admin_token(&self) -> &Arc<AdminToken> {
+        &self.admin_token
     }
 
     /// Metrics of a route.

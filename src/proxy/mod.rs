@@ -39,6 +39,7 @@ pub use entry::Entry;
 pub use forward::{Forwarding, Told};
 pub use live::Live;
 
+use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::chain::Timers;
 use crate::observe::Observer;
@@ -71,6 +72,7 @@ impl Gate {
     /// Joins the parts.
     pub fn new(
         settings: Settings,
+        admin_token: AdminToken,
         clock: Clock,
         observer: Arc<Observer>,
         settler: Settler,
@@ -80,7 +82,7 @@ impl Gate {
         Arc::new(Self {
             bodies: BodyMemory::new(settings.server.body_memory),
             admissions: Admissions::new(settings.store.clone(), settler.clone()),
-            live: ArcSwap::from_pointee(Live::new(settings, observer.metrics())),
+            live: ArcSwap::from_pointee(Live::new(settings, admin_token.into(), observer.metrics())),
             settler,
             clock,
             observer,
@@ -94,6 +96,12 @@ impl Gate {
     /// The settings in force.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// Puts other settings in force, for every request from now on. Without a token, the one in force stays.
+    pub fn put_in_force(&self, settings: Settings, admin_token: Option<AdminToken>) {
+        let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
+        self.live.store(Arc::new(Live::new(settings, admin_token, self.observer.metrics())));
     }
 
     /// What the settle actor has done.

@@ -17,7 +17,7 @@ use pingora::upstreams::peer::HttpPeer;
 pub use pool::{Answer, CallError, Pool};
 
 /// Timeouts on the way to an upstream, as run (K3). None is infinite.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// To connect.
     pub connect: Duration,
@@ -158,6 +158,11 @@ impl Upstream {
         let pool = Pool::new(endpoints.clone(), timeouts.connect, timeouts.idle);
         let host = HeaderValue::from_str(given.as_str()).map_err(|_| bad("has an odd host name"))?;
         Ok(Self { name: name.into(), authority: given.clone(), host, timeouts, endpoints, pool })
+    }
+
+    /// Whether `other` is reached in the same way: after a reload, connections and what was learnt live on.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.name, &self.authority, self.timeouts) == (&other.name, &other.authority, other.timeouts)
     }
 
     /// The addresses behind this upstream.

@@ -1,0 +1,103 @@
+//! Takes over from a running process, or hands over to the next one: listening sockets go over a Unix socket in a
+//! directory of their own, and no connection is refused in between.
+//!
+//! Pingora's own way would stop serving even if nobody came for the sockets; so only its transfer is used.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pingora::server::Fds;
+use tracing::warn;
+
+use super::StartError;
+use super::sockets::Bound;
+
+/// How long the next process may take to pick the sockets up once they were sent: it looks once a second.
+const PICKED_UP: Duration = Duration::from_secs(8);
+
+/// Where this process can be found by the next one: its id in a file, and the place where sockets change hands.
+pub(super) struct Succession {
+    directory: PathBuf,
+    sockets: Fds,
+}
+
+impl Succession {
+    /// Tells the process's id in `directory`, and offers these sockets to whoever comes next.
+    pub(super) fn announce(directory: &Path, sockets: &[&Bound]) -> Result<Self, StartError> {
+        let mut fds = Fds::new();
+        sockets.iter().for_each(|bound| fds.add(bound.address.to_string(), bound.fd()));
+        let this = Self { directory: directory.to_owned(), sockets: fds };
+        let written = fs::create_dir_all(directory)
+            .and_then(|()| fs::write(this.process_file(), format!("{}\n", std::process::id())));
+        written.map_err(|why| unusable(&this.process_file(), &why))?;
+        Ok(this)
+    }
+
+    fn process_file(&self) -> PathBuf {
+        self.directory.join("tidegate.pid")
+    }
+
+    /// Hands the sockets to the process that waits for them. This one goes on accepting until they were picked up.
+    ///
+    /// # Errors
+    /// Nobody came for them; this process is to serve on.
+    pub(super) fn hand_over(&self) -> Result<(), String> {
+        let place = place(&self.directory).map_err(|why| why.to_string())?;
+        self.sockets.send_to_sock(&*place).map_err(|why| {
+            format!("nobody waits for the sockets at {place}: {why}; start `tidegate run --upgrade` first")
+        })?;
+        // The taker removes the place when it has them.
+        let sent = Instant::now();
+        while fs::exists(&place).unwrap_or(false) {
+            if sent.elapsed() > PICKED_UP {
+                return Err(format!("the sockets sent to {place} were not picked up"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Succession {
+    fn drop(&mut self) {
+        // Only if no other process took over.
+        let own = fs::read_to_string(self.process_file())
+            .is_ok_and(|id| id.trim() == std::process::id().to_string());
+        if own && let Err(why) = fs::remove_file(self.process_file()) {
+            warn!(%why, "the file with the process's id stays behind");
+        }
+    }
+}
+
+/// Waits for the sockets of the process before; some seconds at most.
+pub(super) fn take_over(directory: &Path) -> Result<Fds, StartError> {
+    let place = place(directory)?;
+    let mut fds = Fds::new();
+    fds.get_from_sock(&*place).map_err(|why| {
+        StartError::Setup(format!(
+            "no process handed its sockets over at {place}: {why}; send SIGQUIT to the one that runs"
+        ))
+    })?;
+    Ok(fds)
+}
+
+/// The socket over which sockets go. Pingora lets everyone write to it, so it has a directory that nobody else enters.
+fn place(directory: &Path) -> Result<String, StartError> {
+    let own = directory.join("upgrade");
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&own).and_then(|()| fs::metadata(&own));
+    let mode = made.map_err(|why| unusable(&own, &why))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let own = own.display();
+        return Err(StartError::Setup(format!("others can enter {own}; chmod 700 {own}")));
+    }
+    Ok(own.join("sockets").display().to_string())
+}
+
+fn unusable(path: &Path, why: &std::io::Error) -> StartError {
+    StartError::Setup(format!(
+        "{} can't be used: {why}; set runtime_dir or state_dir to another place",
+        path.display()
+    ))
+}
