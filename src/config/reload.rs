@@ -5,7 +5,7 @@ use super::{Config, ConfigError, ConfigErrors, Node, Value};
 /// The keys that may change, besides those that a route may override. All others are fixed when the server starts: its
 /// sockets, threads, logs and caps on connections are made from them once.
 const CHANGEABLE: [&str; 7] =
-    ["upstream", "client", "paths", "hygiene", "rate_limit_status", "timeouts", "admin.token"];
+    ["upstream", "client", "paths", "hygiene", "rate_limit_status", "upstream_connections", "admin.token"];
 
 impl Config {
     /// Refuses settings that differ from the `running` ones where a running server can't follow.
@@ -83,7 +83,7 @@ mod tests {
     /// What a server can follow must not need a restart; nor what is only written in another way or place.
     #[test]
     fn the_rest_may_change() {
-        let after = "upstream: http://127.0.0.1:2\nclient: {device_header: x-id}\ntimeouts: {connect: 1s}\n\
+        let after = "upstream: http://127.0.0.1:2\nclient: {device_header: x-id}\ntimeouts: {first_byte: 1s}\n\
                      admin: {token: abc}\nlimits: {ai: off}\nroutes: [{name: a, match: {paths: [/a]}}]\n";
         assert_eq!(refused("upstream: http://127.0.0.1:1\n", after), "");
         assert_eq!(refused("", "threads: '0'\nlisten: 127.0.0.1:1\n"), "");

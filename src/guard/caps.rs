@@ -7,7 +7,7 @@ use super::{Fault, Head, Reason, Refusal, Verdict};
 use crate::config::units::ByteSize;
 
 /// Pingora reads no more fields than this.
-const READABLE_FIELDS: usize = 256;
+pub(super) const READABLE_FIELDS: usize = 256;
 
 /// Caps, as written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

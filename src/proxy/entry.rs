@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::Method;
 use pingora::ErrorType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
@@ -18,6 +17,7 @@ use tracing::debug;
 
 use super::context::Context;
 use super::{Gate, Shared};
+use crate::server::GateIo;
 use crate::server::door::client_stream;
 
 tokio::task_local! {
@@ -50,8 +50,13 @@ impl HttpServerApp for Entry {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if !read_head(&mut session).await {
-            return None;
+        match read_head(&mut session).await {
+            Read::Whole => {}
+            Read::Unreadable => {
+                self.gate.refuse_unreadable(session).await;
+                return None;
+            }
+            Read::Nothing => return None,
         }
         let mut ctx = Box::new(self.gate.begin(&mut session));
         match self.gate.serve(&mut session, &mut ctx).await {
@@ -77,24 +82,31 @@ impl HttpServerApp for Entry {
     async fn http_cleanup(&self) {}
 }
 
-/// Waits for a request; false if none came, or none that can be served.
-async fn read_head(session: &mut ServerSession) -> bool {
-    let refused = match session.read_request().await {
-        Ok(true) if session.req_header().method == Method::CONNECT => 405,
-        Ok(came) => return came,
+/// What came of waiting for a request.
+enum Read {
+    /// A head that can be served or refused.
+    Whole,
+    /// A head that Pingora can't parse, or that is longer than any that is read.
+    Unreadable,
+    /// The client left, or was too slow.
+    Nothing,
+}
+
+/// Waits for a request.
+async fn read_head(session: &mut ServerSession) -> Read {
+    match session.read_request().await {
+        Ok(true) => return Read::Whole,
+        Ok(false) => return Read::Nothing,
         Err(error) => {
             debug!(kind = error.etype().as_str(), "no request could be read");
-            if *error.etype() != ErrorType::InvalidHTTPHeader {
-                session.shutdown().await;
-                return false;
+            let overlong = || client_stream(session).is_some_and(GateIo::head_is_overlong);
+            if *error.etype() == ErrorType::InvalidHTTPHeader || overlong() {
+                return Read::Unreadable;
             }
-            400
         }
-    };
-    // A client that does not wait for its answer loses it.
-    let _ = session.respond_error(refused).await;
+    }
     session.shutdown().await;
-    false
+    Read::Nothing
 }
 
 /// The session as it was before its request was read: Pingora's proxy wants to read it itself. In HTTP/2 there is

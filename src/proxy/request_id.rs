@@ -30,7 +30,8 @@ impl RequestIds {
         }
     }
 
-    fn make(&self) -> HeaderValue {
+    /// A new one.
+    pub fn make(&self) -> HeaderValue {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let half = |salt: u8| {
             let mut hasher = self.keys.build_hasher();

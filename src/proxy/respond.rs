@@ -17,7 +17,7 @@ use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
 
 /// Bytes of a refused body that are read, so that the client reads its answer instead of a reset.
-const DRAIN_BYTES: u64 = 64 * 1024;
+pub(super) const DRAIN_BYTES: u64 = 64 * 1024;
 /// A body that says it is no longer than this is read to its end: SDKs send all of it before they read.
 const DRAIN_DECLARED: u64 = 32 * 1024 * 1024;
 /// How long that may take.
@@ -59,7 +59,7 @@ impl Gate {
         if !bodiless {
             tasks.push(HttpTask::Body(Some(reply.body), true));
         }
-        let deadline = Instant::now() + ctx.live.timeouts.write;
+        let deadline = Instant::now() + ctx.timeouts().write;
         timeout_at(deadline, session.response_duplex_vec(tasks))
             .await
             .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read its answer"))??;

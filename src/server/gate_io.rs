@@ -29,7 +29,7 @@ const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct HeadCaps {
     /// From the connection's start, or from the first byte of a later head, to the head's end.
     pub deadline: Duration,
-    /// Bytes after which reading is given up (smaller caps with a proper answer are a guard's).
+    /// Bytes after which reading is given up (smaller caps are a guard's).
     pub bytes: usize,
 }
 
@@ -103,6 +103,11 @@ impl GateIo {
         BytesMut::from(&self.state().head[..])
     }
 
+    /// Whether reading was given up because the head is longer than the cap.
+    pub fn head_is_overlong(&self) -> bool {
+        self.state().head.len() >= self.caps.bytes
+    }
+
     /// Whether bytes of a head came that never became a request (Pingora answered or closed by itself).
     fn head_abandoned(&self) -> bool {
         let state = self.state();
@@ -140,11 +145,9 @@ impl State {
             Phase::Head { since, .. } if since.elapsed() > caps.deadline => return Err(late()),
             Phase::Head { .. } => {}
         }
-        if self.head.len() + bytes.len() > caps.bytes {
-            return Err(too_long());
-        }
-        self.head.extend_from_slice(bytes);
-        Ok(())
+        let room = caps.bytes.saturating_sub(self.head.len());
+        self.head.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        if bytes.len() > room { Err(too_long()) } else { Ok(()) }
     }
 
     /// Whether nothing of a request has come.
@@ -191,8 +194,8 @@ impl AsyncRead for GateIo {
 }
 
 impl GateIo {
-    /// Whether what is written now is Pingora's own answer to a head that it can't parse: no hook has seen the head, and
-    /// none will see the answer. The gate's own is written in its place, with the headers that every answer has.
+    /// Whether what is written now is Pingora's own answer to a head that it can't parse, which on the admin port no hook
+    /// sees. The gate's own is written in its place, with the headers that every answer has.
     fn answers_for_pingora(&mut self) -> bool {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if matches!(state.phase, Phase::Head { .. }) && !state.head.is_empty() {

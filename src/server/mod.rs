@@ -23,7 +23,7 @@ use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use tracing::{info, warn};
 
-pub use gate_io::HeadCaps;
+pub use gate_io::{GateIo, HeadCaps};
 pub use reload::Source;
 pub use sockets::Sockets;
 pub use stop::{InFlight, Stop};
