@@ -24,8 +24,8 @@ async fn reload(gate: &Gate, settings: &str) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-fn keyed() -> Ask {
-    Ask::chat().field("authorization", "Bearer a-key")
+fn device() -> Ask {
+    Ask::chat().field("x-device-id", "a-device")
 }
 
 /// An operator who closes a hole must not have to wait for clients to reconnect.
@@ -63,17 +63,18 @@ async fn a_request_in_flight_keeps_its_settings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_count_on() {
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), &format!("{ADMIN}limits: {{ai: {{windows: [2/min]}}}}\n"));
+    let limit = |max| format!("limits: {{ai: {{by: [device], windows: [{max}/min]}}}}\n");
+    let gate = gate(upstream.address(), &format!("{ADMIN}{}", limit(2)));
     for _ in 0..2 {
-        assert_eq!(gate.ask(Via::H1, &keyed()).await.status, 200);
+        assert_eq!(gate.ask(Via::H1, &device()).await.status, 200);
     }
-    // The key stands for its user in the same way as before, though nothing sets how.
-    reload(&gate, "limits: {ai: {windows: [3/min]}}\n").await;
-    assert_eq!(gate.ask(Via::H1, &keyed()).await.status, 200);
-    let refused = gate.ask(Via::H1, &keyed()).await;
+    // The same digest stands for the device as before, though nothing sets its key.
+    reload(&gate, &limit(3)).await;
+    assert_eq!(gate.ask(Via::H1, &device()).await.status, 200);
+    let refused = gate.ask(Via::H1, &device()).await;
     assert_eq!((refused.status, refused.field("x-ratelimit-limit")), (429, Some("3")));
-    reload(&gate, "limits: {ai: {windows: [3/min]}}\nroutes: [{name: a, match: {paths: [/a]}}]\n").await;
-    assert_eq!(gate.ask(Via::H1, &keyed()).await.status, 429);
+    reload(&gate, &format!("{}routes: [{{name: a, match: {{paths: [/a]}}}}]\n", limit(3))).await;
+    assert_eq!(gate.ask(Via::H1, &device()).await.status, 429);
 }
 
 /// Requests in flight are counted over a reload, or each reload would admit as many again.
