@@ -11,7 +11,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
-use tracing::info;
 
 use crate::config::ServerSettings;
 
@@ -67,10 +66,7 @@ impl AdminToken {
         if let Some(token) = &settings.admin_token {
             return Self::given(&SecretString::from(token.expose())).map(Some);
         }
-        let Some(directory) = &settings.state_dir else { return Ok(None) };
-        let (token, path) = Self::kept(directory)?;
-        info!(path = %path.display(), "the admin token is in this file");
-        Ok(Some(token))
+        settings.state_dir.as_deref().map(|directory| Ok(Self::kept(directory)?.0)).transpose()
     }
 
     /// A token that nobody knows.

@@ -197,6 +197,9 @@ impl Launch {
 /// The token that is set or kept, or one that nobody knows.
 fn admin_token(settings: &ServerSettings) -> Result<AdminToken, TokenError> {
     if let Some(token) = AdminToken::of(settings)? {
+        if let (None, Some(directory)) = (&settings.admin_token, &settings.state_dir) {
+            info!(directory = %directory.display(), "the admin token is kept in this directory, in admin.token");
+        }
         return Ok(token);
     }
     warn!("no admin token and no state_dir: the admin endpoints can be read from this machine only");

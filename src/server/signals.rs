@@ -113,17 +113,16 @@ impl Signals {
             warn!("SIGQUIT ignored: without runtime_dir or state_dir no process can take over");
             return false;
         };
-        match spawn_blocking(move || succession.hand_over()).await {
-            Ok(Ok(())) => {
+        match succession.hand_over().await {
+            Ok(()) => {
                 info!("another process has the sockets");
                 self.stop.handed_over();
                 true
             }
-            Ok(Err(why)) => {
+            Err(why) => {
                 error!("serving on: {why}");
                 false
             }
-            Err(_) => false,
         }
     }
 }

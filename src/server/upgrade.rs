@@ -6,13 +6,19 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use pingora::server::Fds;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::StartError;
 use super::sockets::Bound;
+
+/// Bytes that the path of a Unix socket can have (unix(7)).
+const PATH_BYTES: usize = 107;
 
 /// How long the next process may take to pick the sockets up once they were sent: it looks once a second.
 const PICKED_UP: Duration = Duration::from_secs(8);
@@ -43,20 +49,26 @@ impl Succession {
     ///
     /// # Errors
     /// Nobody came for them; this process is to serve on.
-    pub(super) fn hand_over(&self) -> Result<(), String> {
+    pub(super) async fn hand_over(self: Arc<Self>) -> Result<(), String> {
+        // Pingora tries for some seconds, and blocks meanwhile.
+        let sent = spawn_blocking(move || self.send()).await;
+        let place = sent.map_err(|_| "sending the sockets panicked".to_owned())??;
+        // The taker removes the place when it has them.
+        let picked_up = async {
+            while fs::exists(&place).unwrap_or(false) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let late = |_| format!("the sockets sent to {place} were not picked up");
+        timeout(PICKED_UP, picked_up).await.map_err(late)
+    }
+
+    fn send(&self) -> Result<String, String> {
         let place = place(&self.directory).map_err(|why| why.to_string())?;
         self.sockets.send_to_sock(&*place).map_err(|why| {
             format!("nobody waits for the sockets at {place}: {why}; start `tidegate run --upgrade` first")
         })?;
-        // The taker removes the place when it has them.
-        let sent = Instant::now();
-        while fs::exists(&place).unwrap_or(false) {
-            if sent.elapsed() > PICKED_UP {
-                return Err(format!("the sockets sent to {place} were not picked up"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        Ok(place)
     }
 }
 
@@ -92,7 +104,13 @@ fn place(directory: &Path) -> Result<String, StartError> {
         let own = own.display();
         return Err(StartError::Setup(format!("others can enter {own}; chmod 700 {own}")));
     }
-    Ok(own.join("sockets").display().to_string())
+    let place = own.join("sockets").display().to_string();
+    if place.len() > PATH_BYTES {
+        return Err(StartError::Setup(format!(
+            "{place} is too long for a socket; set runtime_dir to a shorter path"
+        )));
+    }
+    Ok(place)
 }
 
 fn unusable(path: &Path, why: &std::io::Error) -> StartError {
