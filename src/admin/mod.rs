@@ -36,7 +36,7 @@ pub trait Sources {
     fn reload(&self, asker: IpAddr) -> Result<(), String>;
 }
 
-/// Where the settings are read again; everything else is an [`Endpoint`], and read only.
+/// Where the settings are read again; everything else can be read only.
 pub const RELOAD: &str = "/api/config/reload";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
