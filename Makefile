@@ -45,8 +45,9 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked --profile dist
 
-fuzz: deps ## The scanner against serde_json, a million cases
+fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever, 100,000
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
+	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
 
 # The program is not installed here, and systemd looks for it.
 units: UNITS := target/units

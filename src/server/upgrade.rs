@@ -4,6 +4,7 @@
 //! Pingora's own way would stop serving even if nobody came for the sockets; so only its transfer is used.
 
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Succession {
         let mut fds = Fds::new();
         sockets.iter().for_each(|bound| fds.add(bound.address.to_string(), bound.fd()));
         let this = Self { directory: directory.to_owned(), sockets: fds };
-        let written = fs::create_dir_all(directory)
+        let written = private(directory)
             .and_then(|()| fs::write(this.process_file(), format!("{}\n", std::process::id())));
         written.map_err(|why| unusable(&this.process_file(), &why))?;
         Ok(this)
@@ -98,7 +99,7 @@ pub(super) fn take_over(directory: &Path) -> Result<Fds, StartError> {
 /// The socket over which sockets go. Pingora lets everyone write to it, so it has a directory that nobody else enters.
 fn place(directory: &Path) -> Result<String, StartError> {
     let own = directory.join("upgrade");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&own).and_then(|()| fs::metadata(&own));
+    let made = private(&own).and_then(|()| fs::metadata(&own));
     let mode = made.map_err(|why| unusable(&own, &why))?.permissions().mode();
     if mode & 0o077 != 0 {
         let own = own.display();
@@ -113,9 +114,36 @@ fn place(directory: &Path) -> Result<String, StartError> {
     Ok(place)
 }
 
-fn unusable(path: &Path, why: &std::io::Error) -> StartError {
+/// Makes a directory that only its owner can enter, if it is missing.
+fn private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn unusable(path: &Path, why: &io::Error) -> StartError {
     StartError::Setup(format!(
         "{} can't be used: {why}; set runtime_dir or state_dir to another place",
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever can write to the place can have the next process accept on sockets of theirs.
+    #[test]
+    fn nobody_else_enters_where_sockets_change_hands() {
+        let directory = std::env::temp_dir().join(format!("tidegate-upgrade-{}", std::process::id()));
+        let made = place(&directory).expect("a place");
+        let own = directory.join("upgrade");
+        let mode = |path: &Path| fs::metadata(path).expect("made").permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&own)), (0o700, 0o700));
+        assert!(made.starts_with(&*own.display().to_string()));
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o711)).expect("the owner may");
+        let refused = place(&directory).map_err(|why| why.to_string()).expect_err("others can enter");
+        assert!(refused.contains("chmod 700"), "{refused}");
+        let long = place(&directory.join("x".repeat(PATH_BYTES))).map_err(|why| why.to_string());
+        assert!(long.expect_err("too long").contains("runtime_dir"));
+        fs::remove_dir_all(&directory).expect("clean up");
+    }
 }
