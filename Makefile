@@ -11,7 +11,7 @@ MEASURED := --tidegate $(DIST)/tidegate --bare $(DIST)/examples/bare_pingora --u
 VENV := target/e2e-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build run check test e2e bench fuzz deps bench-deps deny
+.PHONY: help build run check units test e2e bench fuzz deps bench-deps deny
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ build: deps ## Build the program: target/release/tidegate
 run: deps ## Build and start the demo: a chat app behind the gate on http://127.0.0.1:8080
 	$(CARGO) run --release --locked -- demo
 
-check: deps deny ## Formatting, lints, docs, licences and advisories
+check: deps deny units ## Formatting, lints, docs, licences and advisories, systemd units
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
@@ -48,6 +48,15 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever, 100,000
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
 	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
+
+# The program is not installed here, and systemd looks for it.
+units: UNITS := target/units
+units: ## The systemd units: sound, and exposed by no more than 2.0 of 10
+	@command -v systemd-analyze >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends systemd; }
+	@mkdir -p $(UNITS)
+	@for unit in systemd/*; do sed 's|/usr/local/bin/tidegate|/bin/true|' $$unit > $(UNITS)/$${unit#*/}; done
+	systemd-analyze verify $(UNITS)/tidegate.service $(UNITS)/tidegate.socket
+	systemd-analyze security --offline=true --threshold=20 $(UNITS)/tidegate.service | tail -1
 
 # Pingora builds zlib-ng with cmake; a C compiler and curl are the others that a bare machine may lack.
 deps:

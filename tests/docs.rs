@@ -237,7 +237,9 @@ fn every_environment_name_that_is_not_read_is_listed() {
 /// What `--help` offers has to be in the reference.
 #[test]
 fn every_command_and_option_is_listed() {
-    for command in ["", "run", "demo", "check", "breaker", "maintenance on", "maintenance off"] {
+    let commands =
+        ["", "run", "demo", "check", "reload", "health", "breaker", "maintenance on", "maintenance off"];
+    for command in commands {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         let program = program.args(command.split_whitespace()).arg("--help");
         let help = String::from_utf8(program.output().expect("the program runs").stdout).expect("UTF-8");
@@ -250,4 +252,26 @@ fn every_command_and_option_is_listed() {
             assert!(REFERENCE.contains(&word), "docs/reference.md does not tell of {word}");
         }
     }
+}
+
+/// A name that is misspelt in what people deploy sets nothing, and nobody hears of it.
+#[test]
+fn what_is_deployed_sets_only_names_that_are_read() {
+    let deployed = [
+        include_str!("../Dockerfile"),
+        include_str!("../compose.yaml"),
+        include_str!("../systemd/tidegate.service"),
+    ];
+    let words = deployed.iter().flat_map(|text| text.lines().filter(|line| !line.starts_with('#')));
+    let words =
+        words.flat_map(|line| line.split_whitespace()).map(|word| word.trim_start_matches("Environment="));
+    let name = |word: &str| {
+        let (name, _) = word.split_once(['=', ':'])?;
+        let sound = name.len() > 3 && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        sound.then(|| name.to_owned())
+    };
+    let names: BTreeSet<_> = words.filter_map(name).collect();
+    assert!(names.len() > 4, "{names:?}");
+    let unread: Vec<_> = names.iter().filter(|name| !SHIPPED.contains(&format!("${{{name}:-"))).collect();
+    assert!(unread.is_empty(), "not read: {unread:?}");
 }

@@ -13,6 +13,8 @@ pub use access::AdminRequest;
 pub use control::Controls;
 pub use token::{AdminToken, TokenError};
 
+use std::net::IpAddr;
+
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
     HeaderValue, REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -32,7 +34,13 @@ pub trait Sources {
 
     /// The metrics in the text exposition format, consistent with `snapshot`; `None` if they can't be rendered.
     fn metrics(&self, snapshot: &Snapshot) -> Option<String>;
+
+    /// Has the settings read again for `asker`; the error says why they were refused, with key and line.
+    fn reload(&self, asker: IpAddr) -> Result<(), String>;
 }
+
+/// Where the settings are read again; everything else can be read only.
+pub const RELOAD: &str = "/api/config/reload";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
@@ -116,6 +124,13 @@ fn route(
         }
         _ => {}
     }
+    // Whoever changes state has shown the token.
+    if request.path == RELOAD {
+        return match request.method {
+            &Method::POST => reload(request, gate),
+            _ => not_allowed("This path changes state: POST to it.", "POST"),
+        };
+    }
     if let Some(control) = Control::of(request.path) {
         if request.method != Method::POST {
             return not_allowed("This path changes state: POST to it.", "POST");
@@ -167,9 +182,16 @@ fn index(request: &AdminRequest<'_>, snapshot: &Snapshot) -> Response<Vec<u8>> {
     answer
 }
 
-fn not_allowed(detail: &str, methods: &'static str) -> Response<Vec<u8>> {
+fn reload(request: &AdminRequest<'_>, sources: &impl Sources) -> Response<Vec<u8>> {
+    match sources.reload(request.remote) {
+        Ok(()) => document(StatusCode::OK, &json!({ "status": "reloaded" })),
+        Err(why) => problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
+}
+
+fn not_allowed(detail: &str, allowed: &'static str) -> Response<Vec<u8>> {
     let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

@@ -5,23 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
-use secrecy::SecretString;
+use tokio::task::block_in_place;
 use tokio::time::timeout;
-use tracing::{info, warn};
 
-use super::{AdminRequest, AdminToken, Controls, Sources, answer};
-use crate::config::ServerSettings;
+use super::{AdminRequest, Controls, Sources, answer};
 use crate::guard::Reason;
 use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts};
 use crate::proxy::{Gate, NotSwitched};
 use crate::server::door::client_stream;
+use crate::server::reload::{Asker, Reloader};
 use crate::state::switches::Maintenance;
 use crate::upstream::breaker::Mode;
 
@@ -32,36 +28,14 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// The app on the admin port.
 pub struct Admin {
-    token: AdminToken,
     gate: Arc<Gate>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Admin {
-    /// Takes the token that was set, or the one kept in the state directory, or one that nobody knows.
-    ///
-    /// # Errors
-    /// The token can't be used, read or kept; the text says why and what to do.
-    pub fn new(settings: &ServerSettings, gate: Arc<Gate>) -> Result<Self, String> {
-        let token = match (&settings.admin_token, &settings.state_dir) {
-            (Some(token), _) => {
-                AdminToken::given(&SecretString::from(token.expose())).map_err(|error| error.to_string())?
-            }
-            (None, Some(directory)) => {
-                let (token, path) = AdminToken::kept(directory).map_err(|error| error.to_string())?;
-                info!(path = %path.display(), "the admin token is in this file");
-                token
-            }
-            (None, None) => {
-                warn!(
-                    "no admin token and no state_dir: the admin endpoints can be read from this machine only"
-                );
-                let mut bytes = [0u8; 32];
-                rand::fill(&mut bytes).map_err(|_| "the system has no randomness".to_owned())?;
-                let nobodys = SecretString::from(URL_SAFE_NO_PAD.encode(bytes));
-                AdminToken::given(&nobodys).map_err(|error| error.to_string())?
-            }
-        };
-        Ok(Self { token, gate })
+    /// Shows `gate`, and has `reloader` read its settings again.
+    pub fn new(gate: Arc<Gate>, reloader: Option<Arc<Reloader>>) -> Self {
+        Self { gate, reloader }
     }
 }
 
@@ -95,6 +69,14 @@ impl Sources for Admin {
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         self.gate.observer().metrics().render(snapshot).ok()
+    }
+
+    fn reload(&self, asker: IpAddr) -> Result<(), String> {
+        let Some(reloader) = &self.reloader else {
+            return Err("the settings of this server were not read from anywhere".into());
+        };
+        // Files are read and names looked up meanwhile.
+        block_in_place(|| reloader.reload(Asker::Admin(asker))).map_err(|why| why.to_string())
     }
 }
 
@@ -151,7 +133,7 @@ impl ServeHttp for Admin {
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,
         };
-        let answered = answer(&request, &self.token, self);
+        let answered = answer(&request, self.gate.live().admin_token(), self);
         if answered.status() == StatusCode::UNAUTHORIZED && head.headers.contains_key(AUTHORIZATION) {
             // Somebody guesses, or has an old token: either is worth knowing. The token itself is never written.
             let event = SecurityEvent {

@@ -28,6 +28,10 @@ impl Sources for Gate {
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         Some(format!("tidegate_in_flight {}\n", snapshot.in_flight))
     }
+
+    fn reload(&self, asker: std::net::IpAddr) -> Result<(), String> {
+        if asker.is_loopback() { Ok(()) } else { Err("t.yaml:3: drain: can't change".into()) }
+    }
 }
 
 impl Controls for Gate {
@@ -298,6 +302,19 @@ fn the_page_runs_nothing() {
     let policy = answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
     assert!(policy.contains(&format!("'sha256-{hash}'")), "the style has changed: its hash is {hash}");
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"));
+}
+
+/// Whoever can have settings read again could have a file of theirs put in force; and whoever may must hear how it went.
+#[test]
+fn settings_are_read_again_for_the_token_only() {
+    for (method, fields, status) in
+        [("POST", &[LOCAL][..], 401), ("GET", &[LOCAL][..], 405), ("POST", &[LOCAL, BEARER][..], 200)]
+    {
+        assert_eq!(ask(method, RELOAD, "127.0.0.1", fields).status(), status, "{method}");
+    }
+    let refused = ask("POST", RELOAD, "192.0.2.1", &[BEARER]);
+    assert_eq!(refused.status(), 422);
+    assert_eq!(parsed(&refused)["detail"], "t.yaml:3: drain: can't change");
 }
 
 /// Errors, too, are read by programs, and must not be sniffed, framed or cached.

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::admin::AdminArgs;
+use super::call::Server;
 use crate::config::Span;
 
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub struct BreakerArgs {
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     #[command(flatten)]
-    gate: AdminArgs,
+    server: Server,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -37,12 +37,12 @@ pub enum MaintenanceCommand {
         #[arg(long, value_name = "TIME", default_value = "5m")]
         retry_after: Span,
         #[command(flatten)]
-        gate: AdminArgs,
+        server: Server,
     },
     /// Serve again.
     Off {
         #[command(flatten)]
-        gate: AdminArgs,
+        server: Server,
     },
 }
 
@@ -57,7 +57,7 @@ impl BreakerArgs {
         if let Some(name) = &self.upstream {
             target += &format!("?upstream={}", utf8_percent_encode(name, NON_ALPHANUMERIC));
         }
-        let said = self.gate.post(&target, String::new())?;
+        let said = self.server.command(&target, String::new())?;
         for breaker in said["circuit_breakers"].as_array().into_iter().flatten() {
             let word = |key: &str| breaker[key].as_str().unwrap_or_default().to_owned();
             println!("breaker of {}: {}, mode {}", word("upstream"), word("state"), word("mode"));
@@ -70,12 +70,12 @@ impl BreakerArgs {
 impl MaintenanceCommand {
     pub fn switch(&self) -> Result<(), String> {
         let said = match self {
-            Self::On { message, retry_after, gate } => {
+            Self::On { message, retry_after, server } => {
                 let seconds = retry_after.duration().as_secs();
                 let body = json!({ "message": message, "retry_after_s": seconds });
-                gate.post("/api/security/maintenance/on", body.to_string())?
+                server.command("/api/security/maintenance/on", body.to_string())?
             }
-            Self::Off { gate } => gate.post("/api/security/maintenance/off", String::new())?,
+            Self::Off { server } => server.command("/api/security/maintenance/off", String::new())?,
         };
         println!("maintenance: {}", if said["maintenance"].is_null() { "off" } else { "on" });
         warn_unless_kept(&said);

@@ -34,6 +34,8 @@ pub struct ServerFile {
     pub threads: usize,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Directory for what a running process leaves for others to find it.
+    pub runtime_dir: Option<PathBuf>,
     /// How long requests in flight may take after SIGTERM.
     pub drain: Span,
     /// Development: all messages are shown, and health says so.

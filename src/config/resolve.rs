@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use http::Method;
 use http::header::HeaderName;
 
@@ -64,7 +63,7 @@ pub struct Settings {
     panic_on: Option<Box<str>>,
 }
 
-/// What can't change while the server runs.
+/// The server itself; of these, only the admin token may change while it runs.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Address for traffic.
@@ -75,6 +74,8 @@ pub struct ServerSettings {
     pub admin_token: Option<Secret>,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Directory for the process's id and for handing sockets over.
+    pub runtime_dir: Option<PathBuf>,
     /// Worker threads.
     pub threads: usize,
     /// Whether this is a development set-up.
@@ -140,6 +141,21 @@ impl Settings {
 impl Config {
     /// Builds everything that a server needs, or says all that is wrong.
     pub fn resolve(&self, clock: &Clock) -> Result<Settings, ConfigErrors> {
+        self.build(clock, None)
+    }
+
+    /// As `resolve`, for a server that runs: its counters, the key of its digests if it made one, and the upstreams that
+    /// are the same live on.
+    pub fn resolve_over(&self, running: &Settings, clock: &Clock) -> Result<Settings, ConfigErrors> {
+        self.build(clock, Some(running))
+    }
+
+    /// The server's own settings, whatever is wrong with the rest.
+    pub fn server_settings(&self) -> Result<ServerSettings, ConfigErrors> {
+        from_node(&self.server).map(|file| server_settings(&file))
+    }
+
+    fn build(&self, clock: &Clock, running: Option<&Settings>) -> Result<Settings, ConfigErrors> {
         let mut errors = ConfigErrors::default();
         let file: ServerFile = from_node(&self.server)?;
         let problem = |key: &str, message: String| self.problem(key, message);
@@ -162,7 +178,8 @@ impl Config {
             let token = AdminToken::given(&SecretString::from(token.expose()));
             token.map_err(|why| problem("admin.token", why.to_string()))?;
         }
-        let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
+        let made = running.map(|running| &running.client.secret).filter(|key| key.is_made());
+        let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
         let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
         let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
         let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
@@ -171,7 +188,8 @@ impl Config {
         let defaults: RouteFile = from_node(&self.defaults)?;
         let timeouts = Timeouts::build(&defaults.timeouts)
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
-        let mut upstreams = Upstreams::read(&file, &self.server, clock)?;
+        let known = running.map_or(&[][..], |running| &running.upstreams);
+        let mut upstreams = Upstreams::read(&file, &self.server, clock, known)?;
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
             let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
@@ -199,7 +217,8 @@ impl Config {
         }
         errors.into_result()?;
         let upstreams = upstreams.into_built();
-        let store = Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        let fresh = || Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        let store = running.map_or_else(fresh, |running| running.store.clone());
         Ok(Settings {
             server: server_settings(&file),
             client,
@@ -221,13 +240,6 @@ impl Config {
             #[cfg(debug_assertions)]
             panic_on: None,
         })
-    }
-
-    /// Where the admin endpoints are, their token if one is set, and the directory that keeps it if none is: for
-    /// commands to a gate that runs.
-    pub fn admin(&self) -> Result<(String, Option<Secret>, Option<PathBuf>), ConfigErrors> {
-        let file: ServerFile = from_node(&self.server)?;
-        Ok((file.admin.listen, file.admin.token, file.state_dir))
     }
 
     fn problem(&self, key: &str, message: String) -> ConfigError {
@@ -273,6 +285,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
         admin_listen: file.admin.listen.clone(),
         admin_token: file.admin.token.clone(),
         state_dir: file.state_dir.clone(),
+        runtime_dir: file.runtime_dir.clone(),
         threads: if file.threads == 0 { processors() } else { file.threads },
         drain: file.drain.0,
         debug: file.debug,
@@ -314,7 +327,7 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {
+fn client_rules(file: &ServerFile, made: Option<&DigestKey>) -> Result<ClientRules, Fault> {
     let client = &file.client;
     let network = |text: &String| {
         let single = text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from);
@@ -334,18 +347,19 @@ fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {
         session_cookies: boxed(&client.session_cookies),
         session_headers: header_names("client.session_headers", &client.session_headers)?,
         device_header: device.into_iter().next().unwrap_or(HeaderName::from_static("x-device-id")),
-        secret: digest_key(client.secret.as_ref())?,
+        secret: digest_key(client.secret.as_ref(), made)?,
     })
 }
 
-fn digest_key(secret: Option<&Secret>) -> Result<DigestKey, Fault> {
-    if let Some(secret) = secret {
-        return Ok(DigestKey::new(secret.expose().as_bytes()));
+/// The key that is set, or else the one `made` before, or a new one.
+fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<DigestKey, Fault> {
+    match (secret, made) {
+        (Some(secret), _) => Ok(DigestKey::new(secret.expose().as_bytes())),
+        (None, Some(made)) => Ok(made.clone()),
+        (None, None) => DigestKey::make().ok_or_else(|| {
+            ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned())
+        }),
     }
-    let mut bytes = [0u8; 32];
-    let failed = |_| ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned());
-    rand::fill(&mut bytes).map_err(failed)?;
-    Ok(DigestKey::new(&bytes))
 }
 
 pub(super) fn header_names(key: &str, names: &[String]) -> Result<Vec<HeaderName>, Fault> {

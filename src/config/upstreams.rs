@@ -15,12 +15,19 @@ pub(super) struct Upstreams<'a> {
     clock: &'a Clock,
     /// Those of an upstream whose servers a route names.
     defaults: Settings,
+    /// Those of the settings that are in force, if any are.
+    running: &'a [Arc<Upstream>],
     built: Vec<Arc<Upstream>>,
 }
 
 impl<'a> Upstreams<'a> {
-    /// Reads those that the settings name; `server` holds them as written.
-    pub(super) fn read(file: &'a ServerFile, server: &Node, clock: &'a Clock) -> Result<Self, ConfigErrors> {
+    /// Reads those that the settings name; `server` holds them as written. What `running` ones have come to know lives on.
+    pub(super) fn read(
+        file: &'a ServerFile,
+        server: &Node,
+        clock: &'a Clock,
+        running: &'a [Arc<Upstream>],
+    ) -> Result<Self, ConfigErrors> {
         let name_servers = file.name_servers.iter().map(|text| name_server(text)).collect::<Result<_, _>>();
         let resolver = Resolver {
             name_servers: name_servers.map_err(|why: String| fault("", "name_servers", &why, server))?,
@@ -51,12 +58,12 @@ impl<'a> Upstreams<'a> {
                 Ok(upstream.map_err(|why| wrong("tls", &why.to_string()))?)
             });
             match upstream {
-                Ok(upstream) => built.push(Arc::new(upstream)),
+                Ok(upstream) => built.push(going_on(upstream, running)),
                 Err(more) => errors.extend(more),
             }
         }
         errors.into_result()?;
-        Ok(Self { file, clock, defaults, built })
+        Ok(Self { file, clock, defaults, running, built })
     }
 
     /// The upstream that `targets` name, or one of these servers that is called `name`.
@@ -80,7 +87,7 @@ impl<'a> Upstreams<'a> {
             return Err(format!("would be a second upstream called {name:?}; give one of them another name"));
         }
         let built = Upstream::build(name, settings, self.clock.clone()).map_err(|why| why.to_string())?;
-        let built = Arc::new(built);
+        let built = going_on(built, self.running);
         self.built.push(built.clone());
         Ok(built)
     }
@@ -98,6 +105,15 @@ impl<'a> Upstreams<'a> {
         };
         format!("{name:?} is neither a server (write http://{name}) nor a name under `upstreams` ({known})")
     }
+}
+
+/// The running upstream, if it is set up alike; else the new one, which takes over what it can.
+fn going_on(mut built: Upstream, running: &[Arc<Upstream>]) -> Arc<Upstream> {
+    if let Some(same) = running.iter().find(|running| running.is_same(&built)) {
+        return same.clone();
+    }
+    running.iter().for_each(|running| built.adopt(running));
+    Arc::new(built)
 }
 
 fn servers_of(targets: &Targets, file: &ServerFile) -> Result<Vec<Server>, String> {

@@ -67,6 +67,9 @@ pub struct Metrics {
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
+    reloads_applied: IntCounter,
+    reloads_refused: IntCounter,
+    settings_loaded: Gauge,
     scraped: Mutex<Scraped>,
 }
 
@@ -113,8 +116,18 @@ impl Metrics {
             families.gauges("build_info", "Always 1; the label says which build runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let start = Gauge::new("process_start_time_seconds", "Start of the process, since the Unix epoch.")?;
-        start.set(started.as_micros() as f64 / 1e6);
+        start.set(seconds(started));
         families.0.register(Box::new(start))?;
+        let reloads = families.counters(
+            "config_reloads_total",
+            "Settings read again: applied, or refused with the old ones still in force.",
+            &["result"],
+        )?;
+        let settings_loaded = families.add(Gauge::new(
+            "tidegate_config_loaded_timestamp_seconds",
+            "When the settings in force were read, since the Unix epoch.",
+        ))?;
+        settings_loaded.set(seconds(started));
 
         Ok(Self {
             requests: families.counters("requests_total", "Requests.", &RouteSeries::REQUEST_LABELS)?,
@@ -176,6 +189,9 @@ impl Metrics {
             auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
+            reloads_applied: reloads.with_label_values(&["applied"]),
+            reloads_refused: reloads.with_label_values(&["refused"]),
+            settings_loaded,
             panics: families.counter("panics_total", "Requests that ended in a panic of the gate.")?,
             scraped: Mutex::new(Scraped {
                 in_flight: families.gauge("in_flight", "Requests being served.")?,
@@ -248,6 +264,16 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// Counts settings that were read again at `at`, and put in force or not.
+    pub(super) fn reloaded(&self, at: Timestamp, applied: bool) {
+        if applied {
+            self.reloads_applied.inc();
+            self.settings_loaded.set(seconds(at));
+        } else {
+            self.reloads_refused.inc();
+        }
+    }
+
     pub(super) const fn events(&self, event: Event) -> &IntCounter {
         match event {
             Event::RateLimitExceeded => &self.limit_events,
@@ -305,6 +331,11 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| Error::Msg(error.to_string()))
     }
+}
+
+/// Since the Unix epoch.
+fn seconds(at: Timestamp) -> f64 {
+    at.as_micros() as f64 / 1e6
 }
 
 /// Brings a counter up to a total that is counted elsewhere.

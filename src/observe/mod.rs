@@ -19,7 +19,7 @@ mod writer;
 pub use access::AccessFormat;
 pub use breaker_event::BreakerEvent;
 pub use connections::OpenConnection;
-pub use event::SecurityEvent;
+pub use event::{ReloadEvent, SecurityEvent};
 pub use process::Process;
 pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
 pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
@@ -264,6 +264,14 @@ impl Observer {
         event.say();
         if let Some(log) = &self.events {
             with_line(log, |line| event.write(Event::CircuitBreaker.name(), line));
+        }
+    }
+
+    /// Counts and writes that settings were read again.
+    pub fn reloaded(&self, event: &ReloadEvent<'_>) {
+        self.metrics.reloaded(event.at, event.refused.is_none());
+        if let Some(log) = &self.events {
+            with_line(log, |line| event.write(line));
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::outbound::Outbound;
 use super::route::Route;
+use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::observe::RouteSeries;
 use crate::observe::metrics::Metrics;
@@ -16,20 +17,32 @@ use crate::upstream::retry::Retries;
 /// Settings in force.
 pub struct Live {
     settings: Settings,
+    admin_token: Arc<AdminToken>,
     routes: Vec<RouteSeries>,
     outbound: Vec<Outbound>,
 }
 
 impl Live {
     /// Puts settings in force. Breakers that are known stay as they are; others begin as `positions` says.
-    pub fn new(settings: Settings, metrics: &Metrics, breakers: &Breakers, positions: &Positions) -> Self {
+    pub fn new(
+        settings: Settings,
+        admin_token: Arc<AdminToken>,
+        metrics: &Metrics,
+        breakers: &Breakers,
+        positions: &Positions,
+    ) -> Self {
         let routes = settings.routes.iter().map(|route| metrics.route(&route.name)).collect();
         let outbound = settings.upstreams.iter().map(|upstream| Outbound {
             series: metrics.upstream(&upstream.name),
             breaker: breakers.of(&upstream.name, settings.breaker.clone(), positions.mode(&upstream.name)),
             retries: Retries::new(settings.retries),
         });
-        Self { outbound: outbound.collect(), settings, routes }
+        Self { outbound: outbound.collect(), settings, admin_token, routes }
+    }
+
+    /// The token of the admin port.
+    pub fn admin_token(&self) -> &Arc<AdminToken> {
+        &self.admin_token
     }
 
     /// Metrics of a route.

@@ -45,6 +45,7 @@ pub use forward::{Forwarding, Told};
 pub use live::Live;
 pub use operate::NotSwitched;
 
+use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::chain::Timers;
 use crate::observe::Observer;
@@ -82,6 +83,7 @@ impl Gate {
     /// Joins the parts.
     pub fn new(
         settings: Settings,
+        admin_token: AdminToken,
         clock: Clock,
         observer: Arc<Observer>,
         settler: Settler,
@@ -91,7 +93,7 @@ impl Gate {
         let timers = Timers::new(observer.metrics());
         let breakers = Breakers::new(clock.clone(), observer.clone());
         let positions = switches.positions();
-        let live = Live::new(settings, observer.metrics(), &breakers, &positions);
+        let live = Live::new(settings, admin_token.into(), observer.metrics(), &breakers, &positions);
         let known = |name: &str| live.upstreams.iter().any(|upstream| *upstream.name == *name);
         for upstream in positions.breakers.keys().filter(|name| !known(name)) {
             warn!(upstream, "a breaker was switched by hand, but there is no such upstream any more");
@@ -121,10 +123,13 @@ impl Gate {
         self.live.load_full()
     }
 
-    /// Puts other settings in force, for requests that are still to come. Breakers stay as they are.
-    pub fn put_in_force(&self, settings: Settings) {
-        let live = Live::new(settings, self.observer.metrics(), &self.breakers, &self.switches.positions());
-        self.live.store(Arc::new(live));
+    /// Puts other settings in force, for requests that are still to come. Breakers stay as they are, and without a token
+    /// so does the one in force.
+    pub fn put_in_force(&self, settings: Settings, admin_token: Option<AdminToken>) {
+        let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
+        let positions = self.switches.positions();
+        let metrics = self.observer.metrics();
+        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
     }
 
     /// What the settle actor has done.

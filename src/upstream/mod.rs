@@ -187,6 +187,12 @@ impl Upstream {
         Err((CallError::Connect(last), Some(Box::new(request))))
     }
 
+    /// Whether all its servers have an address.
+    pub fn is_located(&self) -> bool {
+        let endpoints = self.fleet.endpoints.load();
+        self.fleet.members.iter().all(|member| endpoints.iter().any(|e| Arc::ptr_eq(&e.server, member)))
+    }
+
     /// Looks all names up that have to be.
     pub async fn look_up(&self) {
         join_all(self.fleet.members.iter().map(|member| self.fleet.look_up(&self.name, member))).await;

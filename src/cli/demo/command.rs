@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use super::{PACE, serve, what_to_try};
 use crate::cli::{Addresses, run};
 use crate::config::Config;
+use crate::server::Launch;
+use crate::state::Clock;
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -36,7 +38,8 @@ pub fn demo(args: &DemoArgs) -> Result<(), String> {
     let overrides = args.addresses.overrides(Some(format!("http://{app}")));
     // What is printed below is true of the defaults, so nothing from outside may change them.
     let config = Config::load(None, &overrides, &|_| None).map_err(|e| e.to_string())?;
-    let running = run::start(config, &[])?;
+    let settings = run::prepare(&config, &[])?;
+    let running = Launch::new(settings, Clock::system()).start().map_err(|e| e.to_string())?;
     let mut out = std::io::stdout().lock();
     let text = what_to_try(running.traffic(), running.admin());
     // Nobody may be reading; the demo serves all the same.
