@@ -10,6 +10,7 @@ use serde_json::Value;
 use tidegate::cli::UNREAD;
 use tidegate::config::Config;
 use tidegate::guard::Reason;
+use tidegate::observe::Variable;
 
 const README: &str = include_str!("../README.md");
 const REFERENCE: &str = include_str!("../docs/reference.md");
@@ -54,6 +55,15 @@ fn telling(ask: Ask) -> Ask {
         ("user-agent", "docs"),
     ];
     fields.into_iter().fold(ask, |ask, (name, value)| ask.field(name, value))
+}
+
+/// Someone who writes a log format of their own has only this table to write it from.
+#[test]
+fn every_variable_of_a_log_format_is_explained() {
+    let rows = table(REFERENCE, "| variable | value |");
+    let written: BTreeSet<_> = rows.iter().flat_map(|row| codes(row[0])).collect();
+    let real = Variable::ALL.iter().map(|variable| format!("${}", variable.name())).collect();
+    assert_eq!(written, real);
 }
 
 /// Someone who builds a dashboard takes names, types and labels from the table.

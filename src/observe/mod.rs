@@ -5,6 +5,7 @@ mod connections;
 mod event;
 pub mod line;
 pub mod metrics;
+mod pattern;
 mod process;
 pub mod redact;
 mod series;
@@ -18,6 +19,7 @@ mod writer;
 pub use access::AccessFormat;
 pub use connections::OpenConnection;
 pub use event::SecurityEvent;
+pub use pattern::Variable;
 pub use process::Process;
 pub use series::{RouteSeries, UpstreamSeries};
 pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
@@ -184,7 +186,7 @@ impl Observer {
             target.open().map_err(|error| ObserveError::Open(log, target.clone(), error))
         };
         Self::with_sinks(
-            config.access_format,
+            config.access_format.clone(),
             open("access", &config.access)?,
             open("events", &config.events)?,
             now,
@@ -272,6 +274,12 @@ impl Observer {
             process: Process::read(),
             ..Snapshot::default()
         }
+    }
+
+    /// Opens the files of the logs anew, so that they can be renamed and put away: what was queued before is written to
+    /// the old ones, what comes after to the new.
+    pub fn reopen(&self) {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).reopen();
     }
 
     /// Waits until every line queued so far is written; false if that took longer than `deadline`.

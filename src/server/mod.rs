@@ -3,6 +3,7 @@
 mod canned;
 pub mod door;
 mod gate_io;
+mod rotation;
 mod stop;
 
 use std::fmt;
@@ -31,6 +32,7 @@ use crate::proxy::{Entry, Gate};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
 use door::Door;
+use rotation::Rotation;
 use stop::Signals;
 
 /// How long the start waits for the name of an upstream.
@@ -115,6 +117,7 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
         Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock).uncounted();
     server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));
     server.add_service(background_service("upkeep", Upkeep { gate }));
+    server.add_service(background_service("rotation", Rotation(observer.clone())));
 
     let signals = Signals::new(stop.clone());
     let thread = std::thread::Builder::new()
