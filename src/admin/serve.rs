@@ -67,6 +67,7 @@ impl Sources for Admin {
         snapshot.debug = live.server.debug;
         snapshot.environment = if live.server.debug { "development" } else { "production" }.into();
         snapshot.in_flight = gate.stop().in_flight();
+        snapshot.degraded = gate.ailments();
         snapshot.state = StateCounts {
             open_admissions: store.open as u64,
             subjects: store.counters as u64,

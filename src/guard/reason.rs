@@ -13,9 +13,20 @@ pub enum Event {
     ValidationError,
     /// Credentials that are not what they should be.
     AuthFailed,
+    /// What happened in the last hour: no refusal's.
+    Summary,
 }
 
 impl Event {
+    /// Every event.
+    pub const ALL: [Event; 5] = [
+        Event::RateLimitExceeded,
+        Event::SecurityAlert,
+        Event::ValidationError,
+        Event::AuthFailed,
+        Event::Summary,
+    ];
+
     /// The event's name in the log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,6 +34,7 @@ impl Event {
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
+            Event::Summary => "SUMMARY",
         }
     }
 }

@@ -3,27 +3,35 @@
 mod access;
 mod connections;
 mod event;
+mod health;
 pub mod line;
 pub mod metrics;
 mod pattern;
 mod process;
 pub mod redact;
 mod series;
+mod sessions;
 mod snapshot;
 mod stamp;
 mod target;
 #[cfg(test)]
 mod tests;
+mod totals;
+pub mod watch;
 mod writer;
 
 pub use access::AccessFormat;
 pub use connections::OpenConnection;
 pub use event::SecurityEvent;
+pub use health::{Ailment, AilmentKind};
 pub use pattern::Variable;
 pub use process::Process;
 pub use series::{RouteSeries, UpstreamSeries};
+pub use sessions::SessionStats;
 pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
 pub use target::LogTarget;
+pub use totals::Totals;
+pub use watch::{Anomaly, Notice, Watch};
 
 use std::cell::RefCell;
 use std::fmt;
@@ -39,6 +47,7 @@ use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
 use metrics::Metrics;
+use sessions::Sessions;
 use writer::{Log, Writer};
 
 /// A request once it is over. Filled by the proxy, read by metrics, access log and events.
@@ -166,6 +175,7 @@ pub struct Observer {
     metrics: Arc<Metrics>,
     started: Timestamp,
     unrouted: RouteSeries,
+    sessions: Sessions,
     access: Option<(AccessFormat, Log)>,
     events: Option<Log>,
     writer: Mutex<Writer>,
@@ -210,6 +220,7 @@ impl Observer {
         let mut logs = logs.into_iter();
         Ok(Self {
             unrouted: metrics.route("none"),
+            sessions: Sessions::new(),
             started: now,
             access: if has_access { logs.next().map(|log| (format, log)) } else { None },
             events: if has_events { logs.next() } else { None },
@@ -226,6 +237,10 @@ impl Observer {
         self.metrics.bytes_out.inc_by(record.bytes_out);
         if let (Some(upstream), Some(took)) = (record.upstream, record.upstream_duration) {
             upstream.observe(took);
+        }
+        if let Some(session) = record.session {
+            let route = record.route.map(RouteSeries::shared_name);
+            self.sessions.seen(session, record.at, route, record.traffic != Traffic::Page);
         }
         if let Some(refusal) = record.refusal {
             route.refusal(refusal.reason);
@@ -245,6 +260,14 @@ impl Observer {
         self.metrics.events(kind).inc();
         if let Some(log) = &self.events {
             with_line(log, |line| event.write(kind.name(), line));
+        }
+    }
+
+    /// Counts and writes an event of the watch.
+    pub fn notice(&self, notice: &Notice) {
+        self.metrics.events(notice.event()).inc();
+        if let Some(log) = &self.events {
+            with_line(log, |line| notice.write(line));
         }
     }
 
@@ -272,6 +295,7 @@ impl Observer {
             log_dropped: metrics.access_dropped.get() + metrics.events_dropped.get(),
             panics: metrics.panics.get(),
             process: Process::read(),
+            sessions: self.sessions.stats(now),
             ..Snapshot::default()
         }
     }

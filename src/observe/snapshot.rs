@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::health::Ailment;
 use super::process::Process;
+use super::sessions::SessionStats;
 
 /// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +19,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Whether traffic should be sent here.
     pub readiness: Readiness,
-    /// Why the gate is degraded, a sentence each; empty means healthy.
-    pub degraded: Vec<String>,
+    /// Why the gate is degraded; empty means healthy.
+    pub degraded: Vec<Ailment>,
     /// Client connections.
     pub connections: ConnectionCounts,
     /// Requests since the start.
@@ -37,6 +39,8 @@ pub struct Snapshot {
     pub limits: DefaultLimits,
     /// What the store holds.
     pub state: StateCounts,
+    /// Sessions.
+    pub sessions: SessionStats,
     /// The process.
     pub process: Process,
 }
@@ -86,8 +90,6 @@ pub struct StateCounts {
     pub subjects: u64,
     /// Users among them.
     pub users: u64,
-    /// Sessions among them.
-    pub sessions: u64,
     /// Subjects that are at a limit or banned.
     pub blocked: u64,
     /// Admissions granted and not settled yet.

@@ -10,6 +10,7 @@ mod draw;
 mod entry;
 mod exchange;
 mod forward;
+mod health;
 mod intake;
 mod live;
 mod passthrough;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -42,7 +44,7 @@ pub use live::Live;
 
 use crate::config::Settings;
 use crate::guard::chain::Timers;
-use crate::observe::Observer;
+use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
@@ -63,6 +65,7 @@ pub struct Gate {
     inflight: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
+    watch: Mutex<Watch>,
 }
 
 /// The gate as Pingora's proxy sees it: for requests that stream through.
@@ -78,6 +81,7 @@ impl Gate {
         stop: Arc<Stop>,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
+        let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
         Arc::new(Self {
             bodies: BodyMemory::new(settings.server.body_memory),
             admissions: Admissions::new(settings.store.clone(), settler.clone()),
@@ -87,6 +91,7 @@ impl Gate {
             observer,
             stop,
             timers,
+            watch,
             inflight: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
         })

@@ -41,6 +41,9 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 /// How often names of upstreams are looked up again, and expired counters swept.
 const UPKEEP: Duration = Duration::from_secs(15);
 
+/// How often the watch looks at the clock.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// Admissions open or waiting to be settled, at most; beyond, requests that draw on shared limits are refused.
 const SETTLE_QUEUE: usize = 65_536;
 
@@ -116,6 +119,7 @@ pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
     let admin_door =
         Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock).uncounted();
     server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));
+    server.add_service(background_service("watch", Watch { gate: gate.clone() }));
     server.add_service(background_service("upkeep", Upkeep { gate }));
     server.add_service(background_service("rotation", Rotation(observer.clone())));
 
@@ -243,6 +247,24 @@ impl BackgroundService for Upkeep {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = tokio::time::sleep(UPKEEP) => {}
+            }
+        }
+    }
+}
+
+/// Summaries and alerts.
+struct Watch {
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl BackgroundService for Watch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            self.gate.watch();
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(WATCH) => {}
             }
         }
     }
