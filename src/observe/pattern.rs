@@ -146,10 +146,10 @@ impl Variable {
             Self::TimeIso8601 => stamp::push_rfc3339(out, record.at),
             Self::Msec => seconds(out, Duration::from_micros(record.at.as_micros())),
             Self::Request => {
-                for (part, between) in [(Self::RequestMethod, b' '), (Self::RequestUri, b' ')] {
-                    part.write(record, out);
-                    out.push(between);
-                }
+                Self::RequestMethod.write(record, out);
+                out.push(b' ');
+                Self::RequestUri.write(record, out);
+                out.push(b' ');
                 Self::ServerProtocol.write(record, out);
             }
             Self::RequestMethod => field(out, Some(record.method.as_str())),
