@@ -11,7 +11,7 @@ pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers,
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -151,7 +151,7 @@ pub struct ClientFile {
     pub session_cookies: Vec<String>,
     /// Header fields that carry a session id.
     pub session_headers: Vec<String>,
-    /// JSON fields that carry a session id.
+    /// Fields of JSON and forms that carry a session id.
     pub session_fields: Vec<String>,
     /// Header field that carries a device id.
     pub device_header: String,
@@ -187,10 +187,10 @@ pub struct RouteFile {
     pub leaks: Toggle<leaks::Config>,
     /// Caps on heads and bodies.
     pub caps: caps::Config,
-    /// Caps on the shape of JSON.
+    /// Caps on the shape of JSON and forms.
     pub json: body::JsonConfig,
     /// Caps on the length of texts.
-    pub text: body::TextConfig,
+    pub text: text::Config,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.
