@@ -11,7 +11,7 @@ use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
 /// A session that has been silent for this long is over (S2).
-pub const IDLE: Duration = Duration::from_secs(30 * 60);
+const IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// Requests of different sessions rarely meet at one lock.
 const SHARDS: usize = 64;
@@ -33,10 +33,10 @@ struct Session {
     route: Option<Arc<str>>,
 }
 
-/// What can be told of the sessions that were seen within [`IDLE`].
+/// What can be told of the sessions that were seen in the last 30 minutes, the active ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionStats {
-    /// Seen within [`IDLE`].
+    /// Active ones.
     pub active: u64,
     /// Begun since the process started, those that were forgotten and came again counted anew.
     pub started: u64,
