@@ -11,7 +11,7 @@ MEASURED := --tidegate $(DIST)/tidegate --bare $(DIST)/examples/bare_pingora --u
 VENV := target/e2e-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build run check units test e2e bench fuzz deps bench-deps deny
+.PHONY: help build run check units test e2e observatory bench fuzz deps bench-deps deny
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,12 @@ test: deps ## Unit tests and black-box tests
 e2e: deps $(VENV)/ready ## Real clients: official SDKs and curl against the real program
 	$(CARGO) build --locked
 	$(VENV)/bin/python -m pytest -q tests/e2e
+
+# Without install scripts: the package's own download lists that are not needed here.
+observatory: deps ## The demo behind TLS, graded by MDN's HTTP Observatory: A+ or failure (needs Node 20 and openssl)
+	$(CARGO) build --locked
+	npm ci --ignore-scripts --no-audit --no-fund --prefix tests/e2e/observatory
+	tests/e2e/observatory/run.sh $(or $(CARGO_TARGET_DIR),target)/debug/tidegate
 
 bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the parts alone
 	$(CARGO) build --locked --profile dist --bin tidegate --example bare_pingora --example bench_upstream

@@ -16,7 +16,7 @@
 //! | [`guard`] | one file a guard, and the chain that orders them |
 //! | [`upstream`] | where upstreams are and how they are reached |
 //! | [`state`] | the store of counters, admissions, the settle actor, the clock |
-//! | [`observe`] | metrics, access log, security events |
+//! | [`observe`] | metrics, access log, security events, health, sessions, the watch |
 //! | [`admin`] | the admin endpoints |
 
 #![forbid(unsafe_code)]

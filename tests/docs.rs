@@ -9,7 +9,8 @@ use common::{Answer, Ask, Upstream, Via, gate};
 use serde_json::Value;
 use tidegate::cli::UNREAD;
 use tidegate::config::Config;
-use tidegate::guard::Reason;
+use tidegate::guard::{Event, Reason};
+use tidegate::observe::{AilmentKind, Anomaly, Variable};
 
 const README: &str = include_str!("../README.md");
 const REFERENCE: &str = include_str!("../docs/reference.md");
@@ -54,6 +55,27 @@ fn telling(ask: Ask) -> Ask {
         ("user-agent", "docs"),
     ];
     fields.into_iter().fold(ask, |ask, (name, value)| ask.field(name, value))
+}
+
+/// Someone who is paged by an event, or by health, looks its code up.
+#[test]
+fn every_event_and_every_ailment_is_explained() {
+    let listed =
+        |head| -> BTreeSet<_> { table(REFERENCE, head).iter().flat_map(|row| codes(row[0])).collect() };
+    let names = |codes: &[&str]| codes.iter().map(|code| (*code).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(listed("| event | when |"), names(&Event::ALL.map(Event::name)));
+    assert_eq!(listed("| `reason` of the watch |"), names(&Anomaly::ALL.map(Anomaly::code)));
+    let kinds: Vec<_> = AilmentKind::ALL.iter().map(|kind| kind.code()).collect();
+    assert_eq!(listed("| `code` of health |"), names(&kinds));
+}
+
+/// Someone who writes a log format of their own has only this table to write it from.
+#[test]
+fn every_variable_of_a_log_format_is_explained() {
+    let rows = table(REFERENCE, "| variable | value |");
+    let written: BTreeSet<_> = rows.iter().flat_map(|row| codes(row[0])).collect();
+    let real = Variable::ALL.iter().map(|variable| format!("${}", variable.name())).collect();
+    assert_eq!(written, real);
 }
 
 /// Someone who builds a dashboard takes names, types and labels from the table.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::observe::{BreakerView, Readiness, Snapshot};
+use crate::observe::{Ailment, BreakerView, Readiness, Snapshot};
 
 /// Decimal places of seconds and percentages.
 fn rounded(value: f64) -> f64 {
@@ -24,12 +24,16 @@ pub fn health(snapshot: &Snapshot) -> Value {
         "services": {
             "redis": "not_configured",
             "sse_connections": snapshot.connections.event_streams,
-            "active_sessions": snapshot.state.sessions,
+            "active_sessions": snapshot.sessions.active,
             "connections": snapshot.connections.active,
             "in_flight": snapshot.in_flight,
         },
-        "reasons": snapshot.degraded,
+        "reasons": snapshot.degraded.iter().map(ailment).collect::<Value>(),
     })
+}
+
+fn ailment(ailment: &Ailment) -> Value {
+    json!({ "code": ailment.kind.code(), "detail": &*ailment.detail })
 }
 
 /// `GET /readyz`.
@@ -48,7 +52,7 @@ pub fn metrics(snapshot: &Snapshot) -> Value {
         "connections": {
             "total": snapshot.connections.total,
             "active": snapshot.connections.active,
-            "sessions": snapshot.state.sessions,
+            "sessions": snapshot.sessions.active,
             "oldest_connection_age": rounded(snapshot.connections.oldest_age.as_secs_f64()),
         },
         "rate_limits": {
@@ -144,9 +148,15 @@ pub(super) fn breaker(view: &BreakerView) -> Value {
 
 /// `GET /api/sessions/stats`.
 pub fn sessions(snapshot: &Snapshot) -> Value {
+    let sessions = &snapshot.sessions;
+    let average = sessions.messages as f64 / sessions.active.max(1) as f64;
     json!({
         "sessions": {
-            "active": snapshot.state.sessions,
+            "active": sessions.active,
+            "started": sessions.started,
+            "oldest_age": rounded(sessions.oldest.as_secs_f64()),
+            "routes": counts(sessions.routes.iter().map(|(name, count)| (&**name, *count))),
+            "messages": { "average": rounded(average), "max": sessions.most_messages },
             "connections": snapshot.connections.active,
             "sse_connections": snapshot.connections.event_streams,
         },

@@ -51,12 +51,9 @@ impl Sources for Admin {
         snapshot.environment = if live.server.debug { "development" } else { "production" }.into();
         snapshot.in_flight = gate.stop().in_flight();
         snapshot.servers = live.upstreams.iter().flat_map(|upstream| upstream.states()).collect();
-        snapshot.degraded.extend(live.upstreams.iter().filter_map(|upstream| upstream.ailment()));
         snapshot.breakers = gate.breakers();
         snapshot.maintenance = gate.maintenance();
-        let open = snapshot.breakers.iter().filter(|breaker| breaker.is_open);
-        snapshot.degraded.extend(open.map(|breaker| format!("breaker {} is open", breaker.upstream)));
-        snapshot.degraded.extend(snapshot.maintenance.iter().map(|_| "maintenance is on".to_owned()));
+        snapshot.degraded = gate.ailments();
         snapshot.state = StateCounts {
             open_admissions: store.open as u64,
             subjects: store.counters as u64,

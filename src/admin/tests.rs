@@ -10,7 +10,7 @@ use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::*;
-use crate::observe::BreakerView;
+use crate::observe::{Ailment, AilmentKind, BreakerView};
 use crate::proxy::NotSwitched;
 use crate::state::switches::Maintenance;
 use crate::upstream::breaker::Mode;
@@ -228,12 +228,12 @@ fn switches_take_the_token_a_post_and_a_name_that_exists() {
 #[test]
 fn probes_are_answered_from_anywhere_with_one_word() {
     let mut gate = gate();
-    gate.0.degraded = vec!["the disk is full".into()];
+    gate.0.degraded = vec![Ailment::new(AilmentKind::LogDropping, "the disk is full")];
     for path in ["/healthz", "/health"] {
         let answer = ask_of(&gate, "GET", path, "192.0.2.1", &[]);
         assert_eq!((answer.status().as_u16(), parsed(&answer)), (200, json!({ "status": "degraded" })));
         let body = parsed(&ask_of(&gate, "GET", path, "127.0.0.1", &[LOCAL]));
-        assert_eq!(body["reasons"][0], "the disk is full");
+        assert_eq!(body["reasons"][0], json!({ "code": "log_dropping", "detail": "the disk is full" }));
         assert_eq!(body["version"], "9.9.9");
         assert_eq!(body["services"]["redis"], "not_configured");
     }
@@ -288,7 +288,7 @@ fn the_documents_have_the_shapes_that_clients_read() {
 #[test]
 fn the_page_runs_nothing() {
     let mut gate = gate();
-    gate.0.degraded = vec!["<script>alert(1)</script>".into()];
+    gate.0.degraded = vec![Ailment::new(AilmentKind::LogDropping, "<script>alert(1)</script>")];
     gate.0.environment = "\"><img src=x onerror=alert(1)>".into();
     let browser = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     let answer = ask_of(&gate, "GET", "/", "127.0.0.1", &[LOCAL, browser]);

@@ -44,8 +44,8 @@ enum Command {
     Run(run::ServeArgs),
     /// Serve an embedded chat app behind the gate, to see it work.
     ///
-    /// The settings are the built-in defaults, so that what it prints is true: no settings file and no environment
-    /// variable is read.
+    /// The settings are the built-in defaults with the strict policy for pages, so that what it prints is true: no
+    /// settings file and no environment variable is read.
     Demo(demo::DemoArgs),
     /// Test the settings.
     Check(check::CheckArgs),

@@ -14,7 +14,7 @@ use crate::guard::Traffic;
 use crate::guard::{
     body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
 };
-use crate::observe::{AccessFormat, LogTarget};
+use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
 use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
@@ -50,6 +50,8 @@ pub struct ServerFile {
     pub client: ClientFile,
     /// Logs.
     pub log: LogFile,
+    /// What is out of the ordinary.
+    pub watch: Toggle<watch::Config>,
     /// How paths are normalised.
     pub paths: PathRules,
     /// What of HTTP is refused although it could be read.

@@ -12,6 +12,7 @@ mod merge;
 mod named;
 mod parse;
 mod path;
+mod production;
 mod reload;
 mod resolve;
 mod routes;

@@ -17,7 +17,7 @@ use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
 use crate::guard::hygiene::Hygiene;
 use crate::guard::{self, Guards};
-use crate::observe::{DefaultLimits, ObserverConfig};
+use crate::observe::{DefaultLimits, ObserverConfig, watch};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::Route;
@@ -54,6 +54,8 @@ pub struct Settings {
     pub status_path: Option<Box<str>>,
     /// Logs.
     pub observe: ObserverConfig,
+    /// What is out of the ordinary.
+    pub watch: Option<watch::Config>,
     /// Level of the program's own messages.
     pub level: Level,
     /// Store of counters.
@@ -233,6 +235,7 @@ impl Config {
                 access_format: file.log.access.format,
                 events: file.log.events.to,
             },
+            watch: file.watch.as_option().copied(),
             level: if file.debug { Level::Debug } else { file.log.level },
             routes,
             upstreams,

@@ -15,6 +15,8 @@ pub enum Event {
     AuthFailed,
     /// A circuit breaker moved, or somebody switched one, or maintenance.
     CircuitBreaker,
+    /// What happened in the last hour: no refusal's.
+    Summary,
 }
 
 impl Event {
@@ -25,6 +27,7 @@ impl Event {
         Event::ValidationError,
         Event::AuthFailed,
         Event::CircuitBreaker,
+        Event::Summary,
     ];
 
     /// The event's name in the log.
@@ -35,6 +38,7 @@ impl Event {
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
             Event::CircuitBreaker => "CIRCUIT_BREAKER",
+            Event::Summary => "SUMMARY",
         }
     }
 }

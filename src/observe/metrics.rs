@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -13,6 +14,7 @@ use crate::state::clock::Timestamp;
 use super::connections::{Connections, OpenConnection};
 use super::series::{BreakerSeries, RouteSeries, UpstreamSeries};
 use super::snapshot::Snapshot;
+use super::totals::Totals;
 
 /// Seconds; a page takes a millisecond, a long completion minutes.
 const REQUEST_BUCKETS: [f64; 16] =
@@ -64,6 +66,7 @@ pub struct Metrics {
     validation_events: IntCounter,
     auth_events: IntCounter,
     breaker_events: IntCounter,
+    summary_events: IntCounter,
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -187,6 +190,7 @@ impl Metrics {
             validation_events: events.with_label_values(&[Event::ValidationError.name()]),
             breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
             auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
+            summary_events: events.with_label_values(&[Event::Summary.name()]),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
             reloads_applied: reloads.with_label_values(&["applied"]),
@@ -281,12 +285,42 @@ impl Metrics {
             Event::ValidationError => &self.validation_events,
             Event::AuthFailed => &self.auth_events,
             Event::CircuitBreaker => &self.breaker_events,
+            Event::Summary => &self.summary_events,
         }
     }
 
     /// Security events since the start, by name.
     pub(super) fn events_by_name(&self) -> Vec<(&'static str, u64)> {
         Event::ALL.map(|event| (event.name(), self.events(event).get())).into()
+    }
+
+    /// All that the watch looks at.
+    pub fn totals(&self) -> Totals {
+        let mut durations: Vec<(f64, u64)> = Vec::new();
+        for family in self.request_seconds.collect() {
+            for metric in family.get_metric() {
+                let buckets = metric.get_histogram().get_bucket();
+                durations.resize(buckets.len(), (0.0, 0));
+                for (sum, bucket) in durations.iter_mut().zip(buckets) {
+                    *sum = (bucket.upper_bound(), sum.1 + bucket.cumulative_count());
+                }
+            }
+        }
+        let errors = sums(&self.requests, "status_class").into_iter().find(|(class, _)| class == "5xx");
+        Totals {
+            routes: sums(&self.requests, "route").into_iter().collect(),
+            errors: errors.map_or(0, |(_, count)| count),
+            refusals: sums(&self.refusals, "reason").into_iter().collect(),
+            auth_failures: self.auth_events.get(),
+            log_dropped: self.access_dropped.get() + self.events_dropped.get(),
+            store_failures: 0,
+            durations,
+        }
+    }
+
+    /// Client connections that are open.
+    pub fn open_connections(&self) -> u64 {
+        self.connections.active()
     }
 
     /// Requests since the start, over all routes.
@@ -346,7 +380,7 @@ fn raise(counter: &IntCounter, total: u64) {
 /// A family's counts summed by the value of one label, in the order of the values.
 fn sums(family: &IntCounterVec, label: &str) -> Vec<(String, u64)> {
     let mut sums = std::collections::BTreeMap::new();
-    for family in prometheus::core::Collector::collect(family) {
+    for family in family.collect() {
         for metric in family.get_metric() {
             let value = metric.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value());
             *sums.entry(value.unwrap_or_default().to_owned()).or_default() +=
@@ -360,10 +394,7 @@ fn sums(family: &IntCounterVec, label: &str) -> Vec<(String, u64)> {
 struct Families(Registry);
 
 impl Families {
-    fn add<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        family: Result<C, Error>,
-    ) -> Result<C, Error> {
+    fn add<C: Collector + Clone + 'static>(&self, family: Result<C, Error>) -> Result<C, Error> {
         let family = family?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)

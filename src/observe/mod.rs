@@ -4,26 +4,36 @@ mod access;
 mod breaker_event;
 mod connections;
 mod event;
+mod health;
 pub mod line;
 pub mod metrics;
+mod pattern;
 mod process;
 pub mod redact;
 mod series;
+mod sessions;
 mod snapshot;
 mod stamp;
 mod target;
 #[cfg(test)]
 mod tests;
+mod totals;
+pub mod watch;
 mod writer;
 
 pub use access::AccessFormat;
 pub use breaker_event::BreakerEvent;
 pub use connections::OpenConnection;
 pub use event::{ReloadEvent, SecurityEvent};
+pub use health::{Ailment, AilmentKind};
+pub use pattern::Variable;
 pub use process::Process;
 pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
+pub use sessions::SessionStats;
 pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
 pub use target::LogTarget;
+pub use totals::Totals;
+pub use watch::{Anomaly, Notice, Watch};
 
 use std::cell::RefCell;
 use std::fmt;
@@ -39,6 +49,7 @@ use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
 use metrics::Metrics;
+use sessions::Sessions;
 use writer::{Log, Writer};
 
 /// A request once it is over. Filled by the proxy, read by metrics, access log and events.
@@ -170,6 +181,7 @@ pub struct Observer {
     metrics: Arc<Metrics>,
     started: Timestamp,
     unrouted: RouteSeries,
+    sessions: Sessions,
     access: Option<(AccessFormat, Log)>,
     events: Option<Log>,
     writer: Mutex<Writer>,
@@ -190,7 +202,7 @@ impl Observer {
             target.open().map_err(|error| ObserveError::Open(log, target.clone(), error))
         };
         Self::with_sinks(
-            config.access_format,
+            config.access_format.clone(),
             open("access", &config.access)?,
             open("events", &config.events)?,
             now,
@@ -214,6 +226,7 @@ impl Observer {
         let mut logs = logs.into_iter();
         Ok(Self {
             unrouted: metrics.route("none"),
+            sessions: Sessions::new(),
             started: now,
             access: if has_access { logs.next().map(|log| (format, log)) } else { None },
             events: if has_events { logs.next() } else { None },
@@ -236,6 +249,10 @@ impl Observer {
         }
         if let Some(by) = record.fallback {
             route.fallback(by);
+        }
+        if let Some(session) = record.session {
+            let route = record.route.map(RouteSeries::shared_name);
+            self.sessions.seen(session, record.at, route, record.traffic != Traffic::Page);
         }
         if let Some(refusal) = record.refusal {
             route.refusal(refusal.reason);
@@ -275,6 +292,14 @@ impl Observer {
         }
     }
 
+    /// Counts and writes an event of the watch.
+    pub fn notice(&self, notice: &Notice) {
+        self.metrics.events(notice.event()).inc();
+        if let Some(log) = &self.events {
+            with_line(log, |line| notice.write(line));
+        }
+    }
+
     /// The metric families: for the door, and for series that are taken when a config is built.
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -299,8 +324,15 @@ impl Observer {
             log_dropped: metrics.access_dropped.get() + metrics.events_dropped.get(),
             panics: metrics.panics.get(),
             process: Process::read(),
+            sessions: self.sessions.stats(now),
             ..Snapshot::default()
         }
+    }
+
+    /// Opens the files of the logs anew, so that they can be renamed and put away: what was queued before is written to
+    /// the old ones, what comes after to the new.
+    pub fn reopen(&self) {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).reopen();
     }
 
     /// Waits until every line queued so far is written; false if that took longer than `deadline`.

@@ -1,6 +1,6 @@
 //! The counters of one route and of one upstream, found once when the config is built, so that a request only adds.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -18,7 +18,7 @@ const TRAFFIC: [&str; 3] = ["page", "api", "ai"];
 
 /// The series of one route. A route that keeps its name over a reload keeps its counts.
 pub struct RouteSeries {
-    name: Box<str>,
+    name: Arc<str>,
     requests: Lazily,
     refusals: Lazily,
     seconds: Histogram,
@@ -99,6 +99,10 @@ impl RouteSeries {
 
     /// The route's name in the config.
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::health::Ailment;
 use super::process::Process;
+use super::sessions::SessionStats;
 use crate::upstream::ServerState;
 
 /// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
@@ -18,8 +20,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Whether traffic should be sent here.
     pub readiness: Readiness,
-    /// Why the gate is degraded, a sentence each; empty means healthy.
-    pub degraded: Vec<String>,
+    /// Why the gate is degraded; empty means healthy.
+    pub degraded: Vec<Ailment>,
     /// Client connections.
     pub connections: ConnectionCounts,
     /// Requests since the start.
@@ -44,6 +46,8 @@ pub struct Snapshot {
     pub breakers: Vec<BreakerView>,
     /// What callers are told while the app is closed for maintenance.
     pub maintenance: Option<Box<str>>,
+    /// Sessions.
+    pub sessions: SessionStats,
     /// The process.
     pub process: Process,
 }
@@ -112,8 +116,6 @@ pub struct StateCounts {
     pub subjects: u64,
     /// Users among them.
     pub users: u64,
-    /// Sessions among them.
-    pub sessions: u64,
     /// Subjects that are at a limit or banned.
     pub blocked: u64,
     /// Admissions granted and not settled yet.

@@ -11,6 +11,7 @@ mod entry;
 mod exchange;
 pub mod fallback;
 mod forward;
+mod health;
 mod intake;
 mod live;
 mod operate;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -48,7 +50,7 @@ pub use operate::NotSwitched;
 use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::chain::Timers;
-use crate::observe::Observer;
+use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
@@ -74,6 +76,7 @@ pub struct Gate {
     breakers: Breakers,
     switches: Switches,
     maintenance: ArcSwapOption<Maintenance>,
+    watch: Mutex<Watch>,
 }
 
 /// The gate as Pingora's proxy sees it: for requests that stream through.
@@ -91,6 +94,7 @@ impl Gate {
         switches: Switches,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
+        let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
         let breakers = Breakers::new(clock.clone(), observer.clone());
         let positions = switches.positions();
         let live = Live::new(settings, admin_token.into(), observer.metrics(), &breakers, &positions);
@@ -110,6 +114,7 @@ impl Gate {
             observer,
             stop,
             timers,
+            watch,
             inflight: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),

@@ -4,6 +4,7 @@ mod canned;
 pub mod door;
 mod gate_io;
 pub mod reload;
+mod rotation;
 mod signals;
 mod sockets;
 mod stop;
@@ -40,6 +41,7 @@ use crate::state::settle::SettleActor;
 use crate::state::switches::Switches;
 use door::Door;
 use reload::Reloader;
+use rotation::Rotation;
 use signals::Signals;
 use sockets::Inherited;
 use upgrade::Succession;
@@ -49,6 +51,9 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 
 /// How often idle connections are closed and expired counters swept.
 const UPKEEP: Duration = Duration::from_secs(15);
+
+/// How often the watch looks at the clock.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Admissions open or waiting to be settled, at most; beyond, requests that draw on shared limits are refused.
 const SETTLE_QUEUE: usize = 65_536;
@@ -182,7 +187,9 @@ impl Launch {
         server.add_service(Inherited::new("traffic", door, traffic, stop.closing(), None));
         let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
         server.add_service(Inherited::new("admin", admin_door, admin, stop.leaving(), Some(1)));
+        server.add_service(background_service("watch", Watch { gate: gate.clone() }));
         server.add_service(background_service("upkeep", Upkeep { gate }));
+        server.add_service(background_service("rotation", Rotation(observer.clone())));
 
         let (ready, is_ready) = sync_channel(1);
         let signals = Signals { stop: stop.clone(), reloader, succession, ready };
@@ -282,6 +289,24 @@ impl BackgroundService for Upkeep {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = tokio::time::sleep(UPKEEP) => {}
+            }
+        }
+    }
+}
+
+/// Summaries and alerts.
+struct Watch {
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl BackgroundService for Watch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            self.gate.watch();
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(WATCH) => {}
             }
         }
     }
