@@ -17,7 +17,7 @@ use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
-use crate::proxy::timeouts;
+use crate::proxy::{stream, timeouts};
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -197,6 +197,8 @@ pub struct RouteFile {
     pub forward: ForwardFile,
     /// Times that are allowed.
     pub timeouts: timeouts::Config,
+    /// Streams of events.
+    pub streams: stream::Config,
 }
 
 /// Forwarding, as written.

@@ -13,6 +13,7 @@ use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
+use crate::proxy::stream::Streams;
 use crate::proxy::timeouts::Timeouts;
 use crate::upstream::{self, Upstream};
 
@@ -52,6 +53,8 @@ impl RouteBuilder<'_> {
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
         let timeouts = Timeouts::build(&file.timeouts)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        let streams = Streams::build(&file.streams)
+            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
             index: self.index,
@@ -63,6 +66,7 @@ impl RouteBuilder<'_> {
             upstream,
             guards,
             timeouts,
+            streams,
         })
     }
 

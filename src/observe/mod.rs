@@ -10,6 +10,7 @@ pub mod redact;
 mod series;
 mod snapshot;
 mod stamp;
+mod streams;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use event::SecurityEvent;
 pub use process::Process;
 pub use series::{RouteSeries, UpstreamSeries};
 pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use streams::{OpenStream, StreamMetrics};
 pub use target::LogTarget;
 
 use std::cell::RefCell;
@@ -251,8 +253,8 @@ impl Observer {
         &self.metrics
     }
 
-    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits`, `state`
-    /// and `connections.event_streams` are left for their owners to fill.
+    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits` and
+    /// `state` are left for their owners to fill.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
         let metrics = &self.metrics;
         Snapshot {
@@ -261,7 +263,7 @@ impl Observer {
             connections: ConnectionCounts {
                 total: metrics.connections.total(),
                 active: metrics.connections.active(),
-                event_streams: 0,
+                event_streams: metrics.streams.active(),
                 oldest_age: metrics.connections.oldest_age(),
             },
             requests: metrics.requests_total(),

@@ -10,9 +10,9 @@ use tokio::time::{Duration, Instant, timeout_at};
 use super::Gate;
 use super::body::declared_length;
 use super::context::Context;
-use super::exchange::is_event_stream;
 use super::reply::Reply;
 use super::request_id::X_REQUEST_ID;
+use super::stream::Form;
 use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
 
@@ -73,7 +73,7 @@ impl Gate {
 /// Applies the response guards to a head, the gate's own or the upstream's.
 pub(super) fn dress(head: &mut response::Parts, ctx: &Context, author: Author) {
     head.headers.insert(&X_REQUEST_ID, ctx.request_id.clone());
-    if author == Author::Upstream && is_event_stream(&head.headers) {
+    if author == Author::Upstream && Form::of(&head.headers).is_some() {
         // An nginx further out would hold events back.
         head.headers.insert(&BUFFERING, HeaderValue::from_static("no"));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::api::Api;
+use super::stream::Streams;
 use super::timeouts::Timeouts;
 use crate::guard::{Guards, Traffic};
 use crate::upstream::Upstream;
@@ -38,6 +39,8 @@ pub struct Route {
     pub guards: Guards,
     /// Times that are allowed.
     pub timeouts: Timeouts,
+    /// What is done in streams of events.
+    pub streams: Streams,
     /// Its place among the routes.
     pub index: usize,
 }

@@ -17,11 +17,12 @@ use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
 use super::context::Context;
-use super::exchange::{self, Ended};
+use super::exchange::{self, Ended, Terms};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
 use super::respond::dress;
 use super::route::Inspect;
+use super::stream::{Reader, asks_for_stream};
 use super::watch::{Gone, Watch};
 use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
@@ -231,7 +232,7 @@ impl Gate {
     ) -> Result<(), Halt> {
         ctx.carriage = Carriage::Exchange;
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let (upstream, timeouts) = (routed.route.upstream.clone(), routed.route.timeouts);
+        let upstream = routed.route.upstream.clone();
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
@@ -244,6 +245,11 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
+        let stream_asked = asks_for_stream(routed.api, &routed.path, routed.accepts_events, &body);
+        if stream_asked {
+            // Nothing can be added to a stream that is coded, and coding holds events back.
+            headers.remove(http::header::ACCEPT_ENCODING);
+        }
         if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
@@ -261,25 +267,32 @@ impl Gate {
         let mut watch = Watch::new(session);
         let mut first_byte = None;
         let dressing = &*ctx;
+        let Some(routed) = &dressing.routed else { return Ok(()) };
+        let terms = Terms {
+            timeouts: &routed.route.timeouts,
+            streams: &routed.route.streams,
+            stream_asked,
+            reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
+            stop: &self.stop,
+            metrics: self.observer.metrics().streams(),
+        };
         let ended = exchange::carry(
             session,
             &mut watch,
             &upstream,
-            &timeouts,
+            &terms,
             request,
             &mut first_byte,
             |session, head| {
                 if self.stop.draining() {
                     session.set_keepalive(None);
                 }
-                if let Some(routed) = &dressing.routed {
-                    hide_upstream(
-                        &mut head.headers,
-                        upstream.authority.as_str(),
-                        &routed.client,
-                        routed.authority.as_deref(),
-                    );
-                }
+                hide_upstream(
+                    &mut head.headers,
+                    upstream.authority.as_str(),
+                    &routed.client,
+                    routed.authority.as_deref(),
+                );
                 dress(head, dressing, Author::Upstream);
             },
         )
@@ -287,8 +300,9 @@ impl Gate {
         ctx.upstream_first_byte = first_byte;
         let outcome = match &ended {
             Ended::Served => Outcome::Served,
+            Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
             Ended::ClientGone => Outcome::ClientGone,
-            Ended::Failed(_) | Ended::Truncated(_) => Outcome::UpstreamFailed,
+            Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
         };
         if let Some(admission) = ctx.admission.take() {
             admission.settle(outcome);
@@ -301,6 +315,14 @@ impl Gate {
                 ctx.refusal =
                     Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
                 Err(error.into())
+            }
+            Ended::Stopped { why, whole } => {
+                let reason = why.reason;
+                ctx.refusal = Some(why);
+                match whole {
+                    true => Ok(()),
+                    false => Err(Error::explain(ErrorType::ReadTimedout, reason.code()).into()),
+                }
             }
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! Pingora's graceful timeout drops running requests, so the waiting is done here, before it hears of the end.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +16,9 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+/// The last fifth of a drain is for the ends of streams.
+const LAST_PART: u32 = 5;
+
 /// The end of a server, and what has to happen before it.
 #[derive(Debug)]
 pub struct Stop {
@@ -20,14 +26,23 @@ pub struct Stop {
     draining: AtomicBool,
     in_flight: AtomicU64,
     idle: Notify,
+    streams_told: AtomicBool,
+    streams: Notify,
     deadline: Duration,
 }
 
 impl Stop {
     /// `deadline`: how long requests in flight may take once the end was asked for.
     pub fn new(deadline: Duration) -> Self {
-        let (asked, idle) = (Notify::new(), Notify::new());
-        Self { asked, draining: AtomicBool::new(false), in_flight: AtomicU64::new(0), idle, deadline }
+        Self {
+            asked: Notify::new(),
+            draining: AtomicBool::new(false),
+            in_flight: AtomicU64::new(0),
+            idle: Notify::new(),
+            streams_told: AtomicBool::new(false),
+            streams: Notify::new(),
+            deadline,
+        }
     }
 
     /// Asks the server to end.
@@ -38,6 +53,24 @@ impl Stop {
     /// Whether the end has begun: answers say `Connection: close`, `/readyz` says no.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when streams are to end: early enough before the deadline to do it in good order.
+    pub async fn streams_end(&self) {
+        let mut told = pin!(self.streams.notified());
+        let mut waits = false;
+        poll_fn(|cx| {
+            if self.streams_told.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            if waits {
+                // The task is known already, and a stream asks again at each of its events: no lock for that.
+                return Poll::Pending;
+            }
+            waits = true;
+            told.as_mut().poll(cx)
+        })
+        .await;
     }
 
     /// Counts a request until the guard is dropped.
@@ -53,15 +86,20 @@ impl Stop {
 
     async fn drained(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        let idle = async {
+        let mut idle = pin!(async {
             while self.in_flight() > 0 {
                 let notified = self.idle.notified();
                 if self.in_flight() > 0 {
                     notified.await;
                 }
             }
-        };
-        if timeout(self.deadline, idle).await.is_err() {
+        });
+        if timeout(self.deadline - self.deadline / LAST_PART, idle.as_mut()).await.is_ok() {
+            return;
+        }
+        self.streams_told.store(true, Ordering::Release);
+        self.streams.notify_waiters();
+        if timeout(self.deadline / LAST_PART, idle).await.is_err() {
             warn!(
                 in_flight = self.in_flight(),
                 "stopping although requests are in flight: the drain deadline passed"
