@@ -121,11 +121,11 @@ impl Gate {
     async fn head_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
-        ctx.live.panic_if_asked(&routed.path);
+        ctx.live.panic_if_asked(routed.target.path());
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers)?;
-        let status = ctx.live.is_status_path(&routed.path, head.method);
+        let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
         self.draw(&guards.limits.head_draws(&drawer)).await?;
@@ -245,7 +245,7 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
-        let stream_asked = asks_for_stream(routed.api, &routed.path, routed.accepts_events, &body);
+        let stream_asked = asks_for_stream(routed.api, routed.target.path(), routed.accepts_events, &body);
         if stream_asked {
             // Nothing can be added to a stream that is coded, and coding holds events back.
             headers.remove(http::header::ACCEPT_ENCODING);
@@ -253,7 +253,7 @@ impl Gate {
         if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        let uri = Uri::try_from(&*routed.target)
+        let uri = Uri::try_from(routed.target.as_str())
             .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
         let mut request = http::Request::new(Full::new(body));
         *request.method_mut() = request_head.method.clone();
