@@ -78,6 +78,8 @@ fn a_time_of_zero_is_an_error() {
     assert_eq!(said.lines().count(), 1, "told more than once: {said}");
     let said = error("upstream_defaults: {connect_timeout: 0s}");
     assert!(said.contains("test.yaml:3: upstream_defaults.connect_timeout"), "{said}");
+    let said = error("streams: {heartbeat: 0s}");
+    assert!(["test.yaml:3: streams.heartbeat", "off"].iter().all(|word| said.contains(word)), "{said}");
     let said = error("routes: [{name: a, match: {paths: [/a]}, timeouts: {write: 0ms}}]");
     assert!(said.contains("test.yaml:3: routes[0].timeouts.write"), "{said}");
 }

@@ -19,7 +19,7 @@ use crate::proxy::api::Api;
 use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
-use crate::proxy::timeouts;
+use crate::proxy::{stream, timeouts};
 use crate::upstream::{NamedUpstream, Targets, UpstreamFile, breaker, retry};
 
 /// Keys that stand at the top level only.
@@ -206,6 +206,8 @@ pub struct RouteFile {
     pub forward: ForwardFile,
     /// Times that are allowed.
     pub timeouts: timeouts::Config,
+    /// Streams of events.
+    pub streams: stream::Config,
 }
 
 /// Forwarding, as written.

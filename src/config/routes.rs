@@ -15,6 +15,7 @@ use crate::proxy::Forwarding;
 use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
+use crate::proxy::stream::Streams;
 use crate::proxy::timeouts::Timeouts;
 use crate::upstream::Upstream;
 
@@ -54,6 +55,8 @@ impl RouteBuilder<'_> {
         let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
         let timeouts = Timeouts::build(&file.timeouts)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        let streams = Streams::build(&file.streams)
+            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
             index: self.index,
@@ -66,6 +69,7 @@ impl RouteBuilder<'_> {
             fallback,
             guards,
             timeouts,
+            streams,
         })
     }
 

@@ -133,6 +133,12 @@ reasons! {
     UpstreamFailed = "upstream_failed", BAD_GATEWAY, None;
     /// The upstream took too long.
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, None;
+    /// The upstream was silent in a stream for too long.
+    StreamIdle = "stream_idle", GATEWAY_TIMEOUT, None;
+    /// A stream lasted as long as one may.
+    StreamTotal = "stream_total", GATEWAY_TIMEOUT, None;
+    /// The gate is being stopped.
+    Draining = "draining", SERVICE_UNAVAILABLE, None;
     /// A defect in the gate; the request was not served.
     InternalError = "internal_error", INTERNAL_SERVER_ERROR, None;
 }

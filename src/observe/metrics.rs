@@ -14,6 +14,7 @@ use crate::state::clock::Timestamp;
 use super::connections::{Connections, OpenConnection};
 use super::series::{BreakerSeries, RouteSeries, UpstreamSeries};
 use super::snapshot::Snapshot;
+use super::streams::StreamMetrics;
 use super::totals::Totals;
 
 /// Seconds; a page takes a millisecond, a long completion minutes.
@@ -58,6 +59,7 @@ pub struct Metrics {
     pub(super) bytes_in: IntCounter,
     pub(super) bytes_out: IntCounter,
     pub(super) connections: Arc<Connections>,
+    pub(super) streams: StreamMetrics,
     refused_total: IntCounter,
     refused_per_address: IntCounter,
     heads_abandoned: IntCounter,
@@ -179,6 +181,11 @@ impl Metrics {
                 families.counter("connections_total", "Client connections accepted.")?,
                 families.gauge("connections", "Client connections that are open.")?,
             )),
+            streams: StreamMetrics::new(
+                families.gauge("streams", "Event streams that are open.")?,
+                families.counter("stream_heartbeats_total", "Comments sent in silent streams.")?,
+                families.counters("streams_ended_total", "Event streams that ended, by how.", &["end"])?,
+            ),
             refused_total: refused.with_label_values(&[ConnectionRefusal::Total.name()]),
             refused_per_address: refused.with_label_values(&[ConnectionRefusal::PerAddress.name()]),
             heads_abandoned: families.counter(
@@ -248,6 +255,11 @@ impl Metrics {
     /// Counts an accepted connection as open until the answer is dropped.
     pub fn connection_opened(&self) -> OpenConnection {
         self.connections.open()
+    }
+
+    /// The series of event streams.
+    pub const fn streams(&self) -> &StreamMetrics {
+        &self.streams
     }
 
     /// Counts a connection that the door turned away.

@@ -14,6 +14,7 @@ mod series;
 mod sessions;
 mod snapshot;
 mod stamp;
+mod streams;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use process::Process;
 pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
 pub use sessions::SessionStats;
 pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use streams::{OpenStream, StreamMetrics};
 pub use target::LogTarget;
 pub use totals::Totals;
 pub use watch::{Anomaly, Notice, Watch};
@@ -305,8 +307,8 @@ impl Observer {
         &self.metrics
     }
 
-    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits`, `state`
-    /// and `connections.event_streams` are left for their owners to fill.
+    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits` and
+    /// `state` are left for their owners to fill.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
         let metrics = &self.metrics;
         Snapshot {
@@ -315,7 +317,7 @@ impl Observer {
             connections: ConnectionCounts {
                 total: metrics.connections.total(),
                 active: metrics.connections.active(),
-                event_streams: 0,
+                event_streams: metrics.streams.active(),
                 oldest_age: metrics.connections.oldest_age(),
             },
             requests: metrics.requests_total(),

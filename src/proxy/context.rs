@@ -40,6 +40,8 @@ pub struct Routed {
     pub origin: Option<HeaderValue>,
     /// Whether the client asks for a WebSocket.
     pub websocket: bool,
+    /// Whether the client says that it takes events.
+    pub accepts_events: bool,
 }
 
 /// Path and query in one piece, as a request line wants them.

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::intake::wants_events;
+use super::intake::accepts_events;
 use super::reply::Reply;
 use crate::guard::{Fault, Reason};
 use crate::upstream::{Targets, Upstream};
@@ -75,7 +75,7 @@ impl Fallback {
     /// asked, or gave no answer. A client that waits for events is not given something else.
     pub fn answer(&self, reason: Reason, headers: &HeaderMap) -> Option<Reply> {
         let answer = self.answer.as_ref().filter(|_| stands_in_for(reason))?;
-        if wants_events(headers) && !answer.events {
+        if accepts_events(headers) && !answer.events {
             return None;
         }
         let headers = vec![

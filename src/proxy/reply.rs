@@ -52,12 +52,11 @@ impl Reply {
     /// The answer to a refused or failed request. `request_id` lets the caller point to the log line.
     pub fn refusal(refusal: &Refusal, shape: ErrorShape, request_id: &str) -> Self {
         let reason = refusal.reason;
-        let message = message(refusal);
-        let (content_type, body) = match shape {
-            ErrorShape::OpenAi => ("application/json", openai(reason, &message)),
-            ErrorShape::Anthropic => ("application/json", anthropic(reason, &message, request_id)),
-            ErrorShape::Problem => ("application/problem+json", problem(refusal, &message, request_id)),
+        let content_type = match shape {
+            ErrorShape::OpenAi | ErrorShape::Anthropic => "application/json",
+            ErrorShape::Problem => "application/problem+json",
         };
+        let body = error_body(refusal, shape, request_id);
         let mut reply = Self::json(reason.status(), content_type, body.to_string().into());
         reply.headers.push((REASON.clone(), HeaderValue::from_static(reason.code())));
         if let Some(quota) = &refusal.quota {
@@ -120,7 +119,18 @@ fn milliseconds(wait: Duration) -> u64 {
     ms.saturating_add(u64::from(!wait.subsec_nanos().is_multiple_of(1_000_000)))
 }
 
-fn message(refusal: &Refusal) -> String {
+/// A refusal as JSON, in the shape that its reader knows.
+pub(super) fn error_body(refusal: &Refusal, shape: ErrorShape, request_id: &str) -> serde_json::Value {
+    let message = message(refusal);
+    match shape {
+        ErrorShape::OpenAi => openai(refusal.reason, &message),
+        ErrorShape::Anthropic => anthropic(refusal.reason, &message, request_id),
+        ErrorShape::Problem => problem(refusal, &message, request_id),
+    }
+}
+
+/// What people are told.
+pub(super) fn message(refusal: &Refusal) -> String {
     if refusal.setting.is_empty() {
         refusal.detail.to_string()
     } else {

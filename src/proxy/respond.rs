@@ -10,10 +10,10 @@ use tokio::time::{Duration, Instant, timeout_at};
 use super::Gate;
 use super::body::declared_length;
 use super::context::Context;
-use super::exchange::is_event_stream;
 use super::fallback::X_FALLBACK;
 use super::reply::Reply;
 use super::request_id::X_REQUEST_ID;
+use super::stream::Form;
 use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
 use crate::observe::Fallback;
@@ -83,7 +83,7 @@ pub(super) fn dress(head: &mut response::Parts, ctx: &Context, author: Author) {
     if let (Some(reason), Author::Upstream) = (ctx.diverted, author) {
         head.headers.insert(&X_FALLBACK, HeaderValue::from_static(reason.code()));
     }
-    if author == Author::Upstream && is_event_stream(&head.headers) {
+    if author == Author::Upstream && Form::of(&head.headers).is_some() {
         // An nginx further out would hold events back.
         head.headers.insert(&BUFFERING, HeaderValue::from_static("no"));
     }

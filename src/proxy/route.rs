@@ -7,6 +7,7 @@ use http::Method;
 
 use super::api::Api;
 use super::fallback::Fallback;
+use super::stream::Streams;
 use super::timeouts::Timeouts;
 use crate::guard::{Guards, Traffic};
 use crate::upstream::Upstream;
@@ -41,6 +42,8 @@ pub struct Route {
     pub guards: Guards,
     /// Times that are allowed.
     pub timeouts: Timeouts,
+    /// What is done in streams of events.
+    pub streams: Streams,
     /// Its place among the routes.
     pub index: usize,
 }

@@ -17,11 +17,12 @@ use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
 use super::context::Context;
-use super::exchange::{self, Call, Ended, Progress};
+use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
 use super::respond::dress;
 use super::route::Inspect;
+use super::stream::{Reader, asks_for_stream};
 use super::watch::{Gone, Watch};
 use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
@@ -253,9 +254,10 @@ impl Gate {
         };
         let outcome = match &ended {
             Ended::Served => Outcome::Served,
+            Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
             Ended::ClientGone => Outcome::ClientGone,
             Ended::Unsent(_) => Outcome::NeverSent,
-            Ended::Failed(_) | Ended::Truncated(_) => Outcome::UpstreamFailed,
+            Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
         };
         if let Some(admission) = ctx.admission.take() {
             admission.settle(outcome);
@@ -268,6 +270,14 @@ impl Gate {
                 ctx.refusal =
                     Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
                 Err(error.into())
+            }
+            Ended::Stopped { why, whole } => {
+                let reason = why.reason;
+                ctx.refusal = Some(why);
+                match whole {
+                    true => Ok(()),
+                    false => Err(Error::explain(ErrorType::ReadTimedout, reason.code()).into()),
+                }
             }
         }
     }
@@ -294,6 +304,11 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
+        let stream_asked = asks_for_stream(routed.api, routed.target.path(), routed.accepts_events, &body);
+        if stream_asked {
+            // Nothing can be added to a stream that is coded, and coding holds events back.
+            headers.remove(http::header::ACCEPT_ENCODING);
+        }
         if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
@@ -313,6 +328,14 @@ impl Gate {
         let mut permit = ctx.permit.take();
         let mut progress = Progress::default();
         let dressing = &*ctx;
+        let terms = Terms {
+            timeouts: &routed.route.timeouts,
+            streams: &routed.route.streams,
+            stream_asked,
+            reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
+            stop: &self.stop,
+            metrics: self.observer.metrics().streams(),
+        };
         let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
             if let Some(permit) = &mut permit {
                 permit.answered(head.status, first_byte);
@@ -320,24 +343,25 @@ impl Gate {
             if self.stop.draining() {
                 session.set_keepalive(None);
             }
-            if let Some(routed) = &dressing.routed {
-                hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
-            }
+            hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
             dress(head, dressing, Author::Upstream);
         };
-        let timeouts = &routed.route.timeouts;
         let call = Call {
             upstream: &upstream,
             client: &routed.client,
             own_host: routed.route.guards.forwarding.host_of_upstream,
             retries: &outbound.retries,
-            timeouts,
             request,
         };
-        let ended = exchange::carry(session, watch, call, &mut progress, dress).await;
+        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;
-        if let (Some(permit), Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_)) = (permit, &ended) {
+        let failed = match &ended {
+            Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_) => true,
+            Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
+            Ended::Served | Ended::ClientGone => false,
+        };
+        if let Some(permit) = permit.filter(|_| failed) {
             permit.failed();
         }
         Ok(ended)

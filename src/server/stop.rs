@@ -3,11 +3,11 @@
 //! Pingora's graceful timeout drops running requests, so the waiting is done here, before it hears of the end.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pingora::server::ShutdownWatch;
@@ -23,6 +23,9 @@ const LAST_IDLE: Duration = Duration::from_secs(1);
 /// has run.
 const SETTLED: Duration = Duration::from_millis(50);
 
+/// The last fifth of a drain is for the ends of streams.
+const LAST_PART: u32 = 5;
+
 /// The end of a server, and what has to happen before it.
 #[derive(Debug)]
 pub struct Stop {
@@ -33,6 +36,8 @@ pub struct Stop {
     requests: AtomicU64,
     connections: AtomicU64,
     fewer: Notify,
+    streams_told: AtomicBool,
+    streams: Notify,
     deadline: Duration,
 }
 
@@ -47,6 +52,8 @@ impl Stop {
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             fewer: Notify::new(),
+            streams_told: AtomicBool::new(false),
+            streams: Notify::new(),
             deadline,
         }
     }
@@ -81,6 +88,24 @@ impl Stop {
         self.leaving.send_replace(true);
     }
 
+    /// Resolves when streams are to end: early enough before the deadline to do it in good order.
+    pub async fn streams_end(&self) {
+        let mut told = pin!(self.streams.notified());
+        let mut waits = false;
+        poll_fn(|cx| {
+            if self.streams_told.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            if waits {
+                // The task is known already, and a stream asks again at each of its events: no lock for that.
+                return Poll::Pending;
+            }
+            waits = true;
+            told.as_mut().poll(cx)
+        })
+        .await;
+    }
+
     /// Counts a request until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Ordering::AcqRel);
@@ -113,7 +138,7 @@ impl Stop {
     pub(super) async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         self.closing.send_replace(true);
-        let emptied = async {
+        let mut emptied = pin!(async {
             loop {
                 while self.left() > 0 {
                     let notified = self.fewer.notified();
@@ -126,8 +151,13 @@ impl Stop {
                     return;
                 }
             }
-        };
-        if timeout(self.deadline, emptied).await.is_err() && self.in_flight() > 0 {
+        });
+        if timeout(self.deadline - self.deadline / LAST_PART, emptied.as_mut()).await.is_ok() {
+            return;
+        }
+        self.streams_told.store(true, Ordering::Release);
+        self.streams.notify_waiters();
+        if timeout(self.deadline / LAST_PART, emptied).await.is_err() && self.in_flight() > 0 {
             warn!(
                 in_flight = self.in_flight(),
                 "stopping although requests are in flight: the drain deadline passed"
