@@ -23,7 +23,7 @@ const BREAKER: &str = "breaker: {consecutive_failures: 3, recovery: 30s}
 retries: off
 limits: {api: off, session: off, pages: off, tenant: off, api-user: off, ai: off}
 timeouts: {first_byte: 300ms, between_bytes: 300ms, write: 500ms}
-upstream_connections: {connect_timeout: 300ms}
+upstream_defaults: {connect_timeout: 300ms}
 ";
 const TOKEN: &str = "a-token-for-tests";
 const ADMIN: &str = "admin: {listen: '127.0.0.1:0', token: a-token-for-tests}\n";

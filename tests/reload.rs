@@ -145,7 +145,7 @@ async fn the_admin_token_changes_with_the_settings() {
 async fn reloads_under_load_cost_nobody_an_answer() {
     let reloads = std::env::var("RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(200);
     let upstream = Upstream::ok().await;
-    let settings = format!("{UNLIMITED}upstream_connections: {{idle_timeout: 1h}}\n");
+    let settings = format!("{UNLIMITED}upstream_defaults: {{idle_timeout: 1h}}\n");
     let gate = gate(upstream.address(), &format!("{ADMIN}{settings}"));
     let load = Load::on(gate.traffic());
     for number in 0..reloads {

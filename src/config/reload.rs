@@ -4,8 +4,20 @@ use super::{Config, ConfigError, ConfigErrors, Node, Value};
 
 /// The keys that may change, besides those that a route may override. All others are fixed when the server starts: its
 /// sockets, threads, logs and caps on connections are made from them once.
-const CHANGEABLE: [&str; 7] =
-    ["upstream", "client", "paths", "hygiene", "rate_limit_status", "upstream_connections", "admin.token"];
+const CHANGEABLE: [&str; 12] = [
+    "upstream",
+    "upstreams",
+    "upstream_defaults",
+    "name_servers",
+    "breaker",
+    "retries",
+    "client",
+    "paths",
+    "hygiene",
+    "rate_limit_status",
+    "watch",
+    "admin.token",
+];
 
 impl Config {
     /// Refuses settings that differ from the `running` ones where a running server can't follow.

@@ -15,18 +15,21 @@ pub enum Event {
     AuthFailed,
     /// A circuit breaker moved, or somebody switched one, or maintenance.
     CircuitBreaker,
+    /// Settings were read again.
+    ConfigReload,
     /// What happened in the last hour: no refusal's.
     Summary,
 }
 
 impl Event {
     /// Every event, for metrics and docs.
-    pub const ALL: [Event; 5] = [
+    pub const ALL: [Event; 7] = [
         Event::RateLimitExceeded,
         Event::SecurityAlert,
         Event::ValidationError,
         Event::AuthFailed,
         Event::CircuitBreaker,
+        Event::ConfigReload,
         Event::Summary,
     ];
 
@@ -38,6 +41,7 @@ impl Event {
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
             Event::CircuitBreaker => "CIRCUIT_BREAKER",
+            Event::ConfigReload => "CONFIG_RELOAD",
             Event::Summary => "SUMMARY",
         }
     }

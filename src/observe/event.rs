@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::guard::Reason;
+use crate::guard::{Event, Reason};
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
@@ -60,7 +60,7 @@ pub struct ReloadEvent<'a> {
 impl ReloadEvent<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let mut line = JsonLine::begin(out, self.at);
-        line.text("event", "CONFIG_RELOAD");
+        line.text("event", Event::ConfigReload.name());
         line.text("result", if self.refused.is_none() { "applied" } else { "refused" });
         line.text("asked_by", if self.client_address.is_none() { "signal" } else { "admin" });
         if let Some(address) = self.client_address {

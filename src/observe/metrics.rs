@@ -69,6 +69,7 @@ pub struct Metrics {
     auth_events: IntCounter,
     breaker_events: IntCounter,
     summary_events: IntCounter,
+    reload_events: IntCounter,
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -198,6 +199,7 @@ impl Metrics {
             breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
             auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
             summary_events: events.with_label_values(&[Event::Summary.name()]),
+            reload_events: events.with_label_values(&[Event::ConfigReload.name()]),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
             reloads_applied: reloads.with_label_values(&["applied"]),
@@ -298,6 +300,7 @@ impl Metrics {
             Event::AuthFailed => &self.auth_events,
             Event::CircuitBreaker => &self.breaker_events,
             Event::Summary => &self.summary_events,
+            Event::ConfigReload => &self.reload_events,
         }
     }
 

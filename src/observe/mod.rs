@@ -288,6 +288,7 @@ impl Observer {
 
     /// Counts and writes that settings were read again.
     pub fn reloaded(&self, event: &ReloadEvent<'_>) {
+        self.metrics.events(Event::ConfigReload).inc();
         self.metrics.reloaded(event.at, event.refused.is_none());
         if let Some(log) = &self.events {
             with_line(log, |line| event.write(line));

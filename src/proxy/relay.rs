@@ -39,7 +39,7 @@ pub struct Relay<'a> {
 
 impl Relay<'_> {
     /// Sends the head, then what comes of the body.
-    pub async fn run(&mut self, head: response::Parts, mut answer: Answer<'_>) -> Ended {
+    pub async fn run(&mut self, head: response::Parts, mut answer: Answer) -> Ended {
         let bodiless = answer.is_end();
         let head = HttpTask::Header(Box::new(ResponseHeader::from(head)), bodiless);
         match self.send(head).await {
