@@ -176,7 +176,8 @@ async fn all_servers_are_tried_before_a_502() {
         let rude = || Upstream::scripted(|peer| async { drop(peer) });
         let servers = [rude().await, rude().await, rude().await];
         let list = servers.each_ref().map(|server| format!("https://{}", server.address())).join(",");
-        let settings = format!("upstream: '{list}'\nupstream_defaults: {{tls: {{verify: false}}}}\n");
+        let settings =
+            format!("upstream: '{list}'\nretries: off\nupstream_defaults: {{tls: {{verify: false}}}}\n");
         let gate = gate(servers[0].address(), &settings);
         for _ in 0..5 {
             assert_refused(&ask(&gate, &kind).await, 502, "upstream_unreachable");
