@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Iterator
 
 HERE = Path(__file__).resolve().parent
+# Where Debian puts them.
+MODSECURITY_MODULE = Path("/usr/lib/nginx/modules/ngx_http_modsecurity_module.so")
+CORE_RULES = Path("/usr/share/modsecurity-crs/rules")
 
 
 class Abort(Exception):
@@ -141,11 +144,30 @@ def bare_pingora(binary: str, listen: str, upstream: str, directory: Path) -> Co
 
 def nginx(listen: str, upstream: str, directory: Path) -> Command:
     """nginx with `proxy_pass`."""
+    return nginx_with("nginx", {"modules": "", "rules": ""}, listen, upstream, directory)
+
+
+def modsecurity(listen: str, upstream: str, directory: Path) -> Command:
+    """The same nginx with ModSecurity and all core rules, refusing."""
+    for part, package in ((MODSECURITY_MODULE, "libnginx-mod-http-modsecurity"), (CORE_RULES, "modsecurity-crs")):
+        if not part.exists():
+            raise Abort(f"{part} is missing: apt-get install {package}")
+    rules = directory / "modsecurity.conf"
+    rules.write_text(string.Template((HERE / "modsecurity.conf").read_text()).substitute(dir=directory))
+    parts = {"modules": f"load_module {MODSECURITY_MODULE};",
+             "rules": f"modsecurity on; modsecurity_rules_file {rules};"}
+    return nginx_with("modsecurity", parts, listen, upstream, directory)
+
+
+def nginx_with(name: str, parts: dict[str, str], listen: str, upstream: str, directory: Path) -> Command:
+    """nginx with these parts of nginx.conf, in a directory of its own."""
+    own = directory / name
+    own.mkdir()
     # Started as root, its worker would change to a user that can't read our directory.
     user = "user root;" if os.geteuid() == 0 else ""
-    access = f"{directory}/nginx.access combined buffer=64k flush=1s"
+    access = f"{own}/access combined buffer=64k flush=1s"
     template = string.Template((HERE / "nginx.conf").read_text())
-    written = directory / "nginx.conf"
-    written.write_text(template.substitute(user=user, dir=directory, access=access, upstream=upstream, listen=listen))
+    written = own / "nginx.conf"
+    written.write_text(template.substitute(parts, user=user, dir=own, access=access, upstream=upstream, listen=listen))
     binary = program("nginx", "nginx-light")
-    return Command("nginx", [binary, "-p", str(directory), "-e", "stderr", "-c", str(written)])
+    return Command(name, [binary, "-p", str(own), "-e", "stderr", "-c", str(written)])

@@ -1,7 +1,7 @@
 """What is asked of each proxy: four requests, fixed to the byte."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PROSE = (
     "Could you explain how the tide tables are made, and why the second high water is lower than the first? "
@@ -32,8 +32,16 @@ class Scenario:
     connections: int = 32
     # Seconds that one answer takes at the least; set where the upstream paces it.
     paced: float | None = None
+    # Whether nginx with ModSecurity is asked too: its rules take milliseconds a request.
+    modsecurity: bool = False
     # How many requests callgrind is given: it runs some fifty times slower.
     counted: tuple[int, int] = field(default=(2000, 4000))
+
+    def attack(self) -> "Scenario":
+        """The same request with a script in the last message, which whoever reads bodies has to refuse or to change."""
+        conversation = json.loads(self.body or b"{}")
+        conversation["messages"][-1]["content"] = "<script>alert(document.cookie)</script>"
+        return replace(self, body=json.dumps(conversation).encode())
 
     def header_fields(self, authority: str) -> dict[str, str]:
         """The fields to send to `authority`, `Host` and `Content-Length` not among them."""
@@ -70,7 +78,8 @@ def chat(size: int, stream: bool) -> bytes:
 
 SCENARIOS = [
     Scenario("get", "GET, 2 KiB page", "GET", "/page", BROWSER | {"Accept": "text/html,*/*;q=0.8"}),
-    Scenario("chat", "POST, 1.2 KB chat", "POST", "/api/chat", BROWSER | {"Accept": "*/*"}, chat(1200, False)),
+    Scenario("chat", "POST, 1.2 KB chat", "POST", "/api/chat", BROWSER | {"Accept": "*/*"}, chat(1200, False),
+             modsecurity=True),
     Scenario("post64k", "POST, 64 KiB chat", "POST", "/api/chat", BROWSER | {"Accept": "*/*"}, chat(65536, False),
              counted=(300, 600)),
     Scenario("sse", "POST, 200 events", "POST", "/v1/chat/completions", SDK, chat(1200, True),

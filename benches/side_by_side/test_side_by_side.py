@@ -6,10 +6,12 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import load
 import proxies
 import report
+import run
 import sample
 from scenarios import SCENARIOS
 
@@ -61,8 +63,13 @@ class Figures(unittest.TestCase):
         for microseconds, kept in ((11.5, True), (11.6, False)):
             ours = [taken("tidegate", number, microseconds) for number in range(3)]
             samples = ours + [taken("bare pingora", number, 10) for number in range(3)]
-            self.assertEqual(report.verdict(samples)[0], kept)
-        self.assertIsNone(report.verdict([taken("tidegate", 0, 1, "get")]))
+            self.assertEqual([judged for judged, _ in report.verdicts(samples)], [kept])
+        self.assertEqual(report.verdicts([taken("tidegate", 0, 1, "get")]), [])
+
+    def test_modsecurity_is_judged_against_us(self) -> None:
+        for microseconds, met in ((3000, True), (2999, False)):
+            samples = [taken("tidegate", 0, 30), taken("modsecurity", 0, microseconds)]
+            self.assertEqual([judged for judged, _ in report.verdicts(samples)], [met])
 
     def test_a_busy_machine_is_said(self) -> None:
         quiet = taken("tidegate", 0, 10)
@@ -94,6 +101,31 @@ class Requests(unittest.TestCase):
             head = scenario.request("127.0.0.1:1").split(b"\r\n\r\n", 1)[0].decode()
             for name, value in scenario.header_fields("127.0.0.1:1").items():
                 self.assertIn(f"\r\n{name}: {value}", head)
+
+
+class Rules(unittest.TestCase):
+    """A ModSecurity that is missing, or lets everything pass, makes a comparison with nothing."""
+
+    def test_missing_rules_end_the_run(self) -> None:
+        for part in ("MODSECURITY_MODULE", "CORE_RULES"):
+            with (tempfile.TemporaryDirectory() as name, mock.patch.object(proxies, part, Path(name) / "absent"),
+                  self.assertRaisesRegex(proxies.Abort, "absent is missing: apt-get install")):
+                proxies.modsecurity("127.0.0.1:1", "127.0.0.1:2", Path(name))
+
+    def test_rules_that_pass_a_script_end_the_run(self) -> None:
+        chat = next(scenario for scenario in SCENARIOS if scenario.modsecurity)
+        self.assertIn(b"<script>", chat.attack().body)
+        target = run.Target("modsecurity", "127.0.0.1:1", None)
+        for status in (200, 500, 403):
+            with mock.patch.object(run.client, "fetch", return_value=(status, b"")):
+                if status == 403:
+                    run.must_refuse(chat, target)
+                else:
+                    with self.assertRaisesRegex(proxies.Abort, "not on"):
+                        run.must_refuse(chat, target)
+
+    def test_only_the_chat_is_sent_through_the_rules(self) -> None:
+        self.assertEqual([scenario.name for scenario in SCENARIOS if scenario.modsecurity], ["chat"])
 
 
 class Readings(unittest.TestCase):
