@@ -11,7 +11,7 @@ MEASURED := --tidegate $(DIST)/tidegate --bare $(DIST)/examples/bare_pingora --u
 VENV := target/e2e-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build run check units test e2e observatory bench fuzz deps bench-deps deny
+.PHONY: help build run check units test e2e observatory bench fuzz deps e2e-deps bench-deps deny
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,7 @@ check: deps deny units ## Formatting, lints, docs, licences and advisories, syst
 test: deps ## Unit tests and black-box tests
 	$(CARGO) test --locked
 
-e2e: deps $(VENV)/ready ## Real clients: official SDKs and curl against the real program
+e2e: deps e2e-deps $(VENV)/ready ## Real clients: official SDKs, curl and slowhttptest against the real program
 	$(CARGO) build --locked
 	$(VENV)/bin/python -m pytest -q tests/e2e
 
@@ -44,7 +44,7 @@ observatory: deps ## The demo behind TLS, graded by MDN's HTTP Observatory: A+ o
 	npm ci --ignore-scripts --no-audit --no-fund --prefix tests/e2e/observatory
 	tests/e2e/observatory/run.sh $(or $(CARGO_TARGET_DIR),target)/debug/tidegate
 
-bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the parts alone
+bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx, ModSecurity; then the parts alone
 	$(CARGO) build --locked --profile dist --bin tidegate --example bare_pingora --example bench_upstream
 	python3 -m unittest discover -s benches/side_by_side
 	python3 benches/side_by_side/run.py $(MEASURED) $(BENCH_FLAGS)
@@ -75,12 +75,17 @@ deps:
 	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
 	fi
 
+e2e-deps:
+	@command -v slowhttptest >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends slowhttptest; }
+
 bench-deps:
 	@missing=(); \
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light); \
 	command -v wrk >/dev/null || missing+=(wrk); \
 	command -v valgrind >/dev/null || missing+=(valgrind); \
 	command -v h2load >/dev/null || missing+=(nghttp2-client); \
+	[ -e /usr/lib/nginx/modules/ngx_http_modsecurity_module.so ] || missing+=(libnginx-mod-http-modsecurity); \
+	[ -d /usr/share/modsecurity-crs/rules ] || missing+=(modsecurity-crs); \
 	command -v taskset >/dev/null || missing+=(util-linux); \
 	command -v python3 >/dev/null || missing+=(python3); \
 	if [ $${#missing[@]} -gt 0 ]; then \

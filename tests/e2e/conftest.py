@@ -22,9 +22,10 @@ def free_address():
 
 
 class Tidegate:
-    """One running program: `url` for traffic, `admin` for operators, `output` for what it printed."""
+    """One running program: `url` for traffic, `admin` for operators, `folder` of its files, `output` for what it printed."""
 
     def __init__(self, folder, *arguments):
+        self.folder = folder
         listen, admin = free_address(), free_address()
         self.url, self.admin = f"http://{listen}", f"http://{admin}"
         self._out, self._err = folder / "stdout", folder / "stderr"
