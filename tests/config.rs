@@ -37,8 +37,8 @@ fn errors_say_where_and_what_to_do() {
         ("limts: {}", &["test.yaml:3", "limts", "limits"]),
         ("limits: {ai: {windws: [5/min]}}", &["test.yaml:3", "limits.ai", "windws", "windows"]),
         ("caps: {body: {jsn: 1MiB}}", &["test.yaml:3", "caps.body", "jsn", "json"]),
-        ("timeouts: {connect: 5}", &["test.yaml:3", "timeouts.connect", "30s"]),
-        ("timeouts: {connect: 5 parsecs}", &["test.yaml:3", "timeouts.connect", "30s"]),
+        ("timeouts: {write: 5}", &["test.yaml:3", "timeouts.write", "30s"]),
+        ("timeouts: {write: 5 parsecs}", &["test.yaml:3", "timeouts.write", "30s"]),
         ("caps: {uri: 8 hands}", &["test.yaml:3", "caps.uri", "KiB"]),
         ("limits: {ai: {windows: [5 a minute]}}", &["test.yaml:3", "limits.ai.windows", "/min"]),
         ("limits: {ai: {windows: [0/min]}}", &["test.yaml:3", "limits.ai.windows", "off"]),
@@ -66,8 +66,20 @@ fn errors_say_where_and_what_to_do() {
 /// Of two values for one key, one would silently not count.
 #[test]
 fn a_key_that_stands_twice_is_an_error_that_names_both_lines() {
-    let said = error("drain: 1s\ntimeouts:\n  connect: 1s\n  write: 1s\n  connect: 2s");
-    assert!(["timeouts", "connect", "5", "7"].iter().all(|word| said.contains(word)), "{said}");
+    let said = error("drain: 1s\ntimeouts:\n  write: 1s\n  first_byte: 1s\n  write: 2s");
+    assert!(["timeouts", "write", "5", "7"].iter().all(|word| said.contains(word)), "{said}");
+}
+
+/// A time of zero would cut every request, at the top level as in a route.
+#[test]
+fn a_time_of_zero_is_an_error() {
+    let said = error("timeouts: {stream_idle: 0s}");
+    assert!(["test.yaml:3: timeouts.stream_idle", "1s"].iter().all(|word| said.contains(word)), "{said}");
+    assert_eq!(said.lines().count(), 1, "told more than once: {said}");
+    let said = error("upstream_connections: {connect_timeout: 0s}");
+    assert!(said.contains("test.yaml:3: upstream_connections.connect_timeout"), "{said}");
+    let said = error("routes: [{name: a, match: {paths: [/a]}, timeouts: {write: 0ms}}]");
+    assert!(said.contains("test.yaml:3: routes[0].timeouts.write"), "{said}");
 }
 
 /// A route that can't be reached is a rule that does not hold.

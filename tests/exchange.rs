@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 const STREAM: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-const HASTY: &str = "timeouts: {connect: 1s, first_byte: 300ms, between_bytes: 300ms, write: 500ms}\n";
+const HASTY: &str = "timeouts: {first_byte: 300ms, between_bytes: 300ms, write: 500ms}\n";
 
 /// A browser would take `103 Early Hints` for the answer, or wait for ever.
 #[tokio::test(flavor = "multi_thread")]
@@ -322,6 +322,28 @@ async fn a_silent_upstream_is_a_504() {
         assert_refused(&gate.ask(via, &Ask::chat()).await, 504, "upstream_timeout");
         assert_refused(&gate.ask(via, &Ask::get("/page")).await, 504, "upstream_timeout");
     }
+}
+
+/// A job that takes its two minutes must not force the same patience upon every other request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_wait_longer() {
+    let upstream = Upstream::scripted(|mut peer| async move {
+        while peer.request().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            peer.send(OK_JSON).await;
+        }
+    })
+    .await;
+    let patient = "routes: [{name: jobs, match: {paths: ['/jobs/*']}, timeouts: {first_byte: 10s}}]\n";
+    let gate = gate(upstream.address(), &format!("{HASTY}{patient}"));
+    for ask in [|path: &str| Ask::post(path, r#"{"message":"a"}"#), |path: &str| Ask::get(path)] {
+        assert_refused(&gate.ask(Via::H1, &ask("/other")).await, 504, "upstream_timeout");
+        assert_eq!(gate.ask(Via::H1, &ask("/jobs/1")).await.status, 200);
+    }
+    // Pingora carries what is not looked into.
+    let upload = |path: &str| Ask::new("POST", path).field("content-type", "text/csv").body("a,b");
+    assert_refused(&gate.ask(Via::H1, &upload("/other")).await, 504, "upstream_timeout");
+    assert_eq!(gate.ask(Via::H1, &upload("/jobs/1")).await.status, 200);
 }
 
 /// Each 1xx is a sign of life, but not an answer: no number of them puts the deadline off.

@@ -17,6 +17,7 @@ use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
+use crate::proxy::timeouts;
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,8 +51,8 @@ pub struct ServerFile {
     pub hygiene: hygiene::Hygiene,
     /// Path at which callers ask for their own limits.
     pub rate_limit_status: Toggle<String>,
-    /// Times that are allowed.
-    pub timeouts: TimeoutsFile,
+    /// Connections to upstreams.
+    pub upstream_connections: UpstreamConnectionsFile,
     // Read one by one, since each is merged with the defaults first.
     /// Routes; the first that matches wins.
     #[serde(default)]
@@ -156,28 +157,14 @@ pub struct ClientFile {
     pub secret: Option<Secret>,
 }
 
-/// Times that are allowed, as written.
+/// Connections to upstreams, as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TimeoutsFile {
-    /// For a whole body that is inspected.
-    pub request_body: Span,
-    /// To the upstream.
-    pub connect: Span,
-    /// Until the upstream begins to answer.
-    pub first_byte: Span,
-    /// While it answers.
-    pub between_bytes: Span,
-    /// Between two events of a stream.
-    pub stream_idle: Span,
-    /// For a stream as a whole.
-    pub stream_total: Span,
-    /// For a silent WebSocket.
-    pub tunnel_idle: Span,
-    /// For one piece of an answer to be taken.
-    pub write: Span,
-    /// For which unused upstream connections are kept.
-    pub upstream_idle: Span,
+pub struct UpstreamConnectionsFile {
+    /// For one to be opened.
+    pub connect_timeout: Span,
+    /// For which an unused one is kept.
+    pub idle_timeout: Span,
 }
 
 /// Keys that a route may override.
@@ -208,6 +195,8 @@ pub struct RouteFile {
     pub concurrency: concurrency::Config,
     /// Forwarding.
     pub forward: ForwardFile,
+    /// Times that are allowed.
+    pub timeouts: timeouts::Config,
 }
 
 /// Forwarding, as written.

@@ -29,7 +29,7 @@ pub use load::{Config, Overrides};
 pub use merge::merge;
 pub use named::Named;
 pub use parse::parse;
-pub use resolve::{ClientTimeouts, ServerSettings, Settings};
+pub use resolve::{ServerSettings, Settings};
 pub use schema::schema;
 pub use secret::Secret;
 pub use toggle::Toggle;

@@ -21,10 +21,11 @@ use crate::observe::{DefaultLimits, ObserverConfig};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::Route;
+use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
-use crate::upstream::{Timeouts, Upstream};
+use crate::upstream::{self, Upstream};
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -39,8 +40,8 @@ pub struct Settings {
     pub paths: PathRules,
     /// Which odd HTTP is refused.
     pub hygiene: Hygiene,
-    /// Timeouts towards the client.
-    pub timeouts: ClientTimeouts,
+    /// Times that are allowed to a request of which no route is known.
+    pub timeouts: Timeouts,
     /// Routes in order; the last takes everything.
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
@@ -79,15 +80,6 @@ pub struct ServerSettings {
     pub body_memory: u64,
     /// Caps on connections.
     pub connections: ConnectionCaps,
-}
-
-/// Timeouts towards the client, as run.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientTimeouts {
-    /// For a whole body that is inspected.
-    pub request_body: Duration,
-    /// For one write to make progress.
-    pub write: Duration,
 }
 
 impl ServerSettings {
@@ -166,14 +158,20 @@ impl Config {
             token.map_err(|why| problem("admin.token", why.to_string()))?;
         }
         let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
-        let timeouts = upstream_timeouts(&file);
+        let upstream_timeouts = upstream::Timeouts {
+            connect: file.upstream_connections.connect_timeout.0,
+            idle: file.upstream_connections.idle_timeout.0,
+        };
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
-        from_node::<RouteFile>(&self.defaults)?;
+        let defaults: RouteFile = from_node(&self.defaults)?;
+        let timeouts = Timeouts::build(&defaults.timeouts)
+            .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
-            let built = RouteBuilder { file: &file, server: &self.server, loopback, timeouts, index, entry }
+            let server = &self.server;
+            let built = RouteBuilder { file: &file, server, loopback, upstream_timeouts, index, entry }
                 .build(&mut upstreams);
             match built {
                 Ok(route) => {
@@ -203,10 +201,7 @@ impl Config {
             client,
             paths: file.paths,
             hygiene: file.hygiene,
-            timeouts: ClientTimeouts {
-                request_body: file.timeouts.request_body.0,
-                write: file.timeouts.write.0,
-            },
+            timeouts,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
@@ -223,7 +218,8 @@ impl Config {
     }
 
     fn problem(&self, key: &str, message: String) -> ConfigError {
-        let origin = nearest(&self.server, key).map(|node| node.origin.clone());
+        let written = nearest(&self.server, key).or_else(|| nearest(&self.defaults, key));
+        let origin = written.map(|node| node.origin.clone());
         ConfigError { path: key.into(), origin, message, remedy: None }
     }
 }
@@ -283,7 +279,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
 
 /// A zero here would refuse or cut everything, which nobody means.
 fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
-    let (connections, timeouts) = (&file.connections, &file.timeouts);
+    let (connections, upstream) = (&file.connections, &file.upstream_connections);
     let counts = [
         ("connections.max", connections.max),
         ("connections.per_address", connections.per_address),
@@ -293,14 +289,7 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     let times = [
         ("connections.head_timeout", connections.head_timeout),
         ("connections.idle_timeout", connections.idle_timeout),
-        ("timeouts.request_body", timeouts.request_body),
-        ("timeouts.connect", timeouts.connect),
-        ("timeouts.first_byte", timeouts.first_byte),
-        ("timeouts.between_bytes", timeouts.between_bytes),
-        ("timeouts.stream_idle", timeouts.stream_idle),
-        ("timeouts.stream_total", timeouts.stream_total),
-        ("timeouts.tunnel_idle", timeouts.tunnel_idle),
-        ("timeouts.write", timeouts.write),
+        ("upstream_connections.connect_timeout", upstream.connect_timeout),
     ];
     let zero = counts.iter().filter(|(_, count)| *count == 0).map(|(key, _)| *key);
     let zero = zero.chain(times.iter().filter(|(_, time)| time.0.is_zero()).map(|(key, _)| *key)).next();
@@ -311,20 +300,6 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
         return Err(("threads", "is more than 1024; 0 takes one for each processor".to_owned()));
     }
     Ok(())
-}
-
-fn upstream_timeouts(file: &ServerFile) -> Timeouts {
-    let t = &file.timeouts;
-    Timeouts {
-        connect: t.connect.0,
-        first_byte: t.first_byte.0,
-        between_bytes: t.between_bytes.0,
-        stream_idle: t.stream_idle.0,
-        stream_total: t.stream_total.0,
-        tunnel_idle: t.tunnel_idle.0,
-        write: t.write.0,
-        idle: t.upstream_idle.0,
-    }
 }
 
 fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {

@@ -13,7 +13,8 @@ use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
-use crate::upstream::{Timeouts, Upstream};
+use crate::proxy::timeouts::Timeouts;
+use crate::upstream::{self, Upstream};
 
 /// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
 pub(super) struct RouteEntry {
@@ -36,7 +37,7 @@ pub(super) struct RouteBuilder<'a> {
     pub(super) file: &'a ServerFile,
     pub(super) server: &'a Node,
     pub(super) loopback: bool,
-    pub(super) timeouts: Timeouts,
+    pub(super) upstream_timeouts: upstream::Timeouts,
     pub(super) index: usize,
     pub(super) entry: &'a RouteEntry,
 }
@@ -49,6 +50,8 @@ impl RouteBuilder<'_> {
         let upstream = self.upstream(&own, upstreams)?;
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
+        let timeouts = Timeouts::build(&file.timeouts)
+            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
             index: self.index,
@@ -59,6 +62,7 @@ impl RouteBuilder<'_> {
             inspect: own.inspect.unwrap_or(Inspect::Auto),
             upstream,
             guards,
+            timeouts,
         })
     }
 
@@ -73,7 +77,7 @@ impl RouteBuilder<'_> {
                 ));
             }
         };
-        let built = Upstream::build(name, url, self.timeouts);
+        let built = Upstream::build(name, url, self.upstream_timeouts);
         let built = built.map_err(|why| self.fault("upstream", why.to_string()))?;
         if built.authority.as_str() == self.file.listen {
             return Err(self.fault("upstream", "is the address that the gate itself listens on".to_owned()));

@@ -10,6 +10,7 @@ use super::body_memory::Held;
 use super::client::Client;
 use super::live::Live;
 use super::route::Route;
+use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
 use crate::guard::{Refusal, Traffic};
 use crate::observe::Carriage;
@@ -83,6 +84,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// Times that its route allows; the top level's, as long as it has none.
+    pub fn timeouts(&self) -> &Timeouts {
+        self.routed.as_ref().map_or(&self.live.timeouts, |routed| &routed.route.timeouts)
+    }
+
     /// Request id as text.
     pub fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()

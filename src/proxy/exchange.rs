@@ -17,9 +17,10 @@ use pingora::{Error, ErrorType};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::{Framing, strip_hop_by_hop};
+use super::timeouts::Timeouts;
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
-use crate::upstream::{Answer, CallError, Timeouts, Upstream};
+use crate::upstream::{Answer, CallError, Upstream};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -40,12 +41,13 @@ pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
     upstream: &Upstream,
+    timeouts: &Timeouts,
     request: http::Request<Full<Bytes>>,
     first_byte: &mut Option<Duration>,
     dress: impl FnOnce(&mut ServerSession, &mut response::Parts),
 ) -> Ended {
     let started = Instant::now();
-    let deadline = started + upstream.timeouts.first_byte;
+    let deadline = started + timeouts.first_byte;
     let answered = {
         let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
         watch.during(session, answer).await
@@ -61,7 +63,7 @@ pub async fn carry(
         return Ended::Failed(unasked_switch());
     }
     let stream = is_event_stream(&head.headers);
-    let pace = Pace::new(&upstream.timeouts, stream, started);
+    let pace = Pace::new(timeouts, stream, started);
     if stream {
         watch.strict(session);
     }
@@ -204,7 +206,7 @@ pub(super) fn broken() -> Refusal {
 
 pub(super) fn no_connection_in_time() -> Refusal {
     let detail = "The upstream could not be reached in time.";
-    Refusal::new(Reason::UpstreamTimeout, detail, "timeouts.connect")
+    Refusal::new(Reason::UpstreamTimeout, detail, "upstream_connections.connect_timeout")
 }
 
 pub(super) fn unreachable() -> Refusal {

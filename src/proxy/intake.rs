@@ -83,7 +83,7 @@ impl Gate {
         } else {
             session.set_keepalive(None);
         }
-        session.set_write_timeout(Some(ctx.live.timeouts.write));
+        session.set_write_timeout(Some(ctx.timeouts().write));
         session.set_total_drain_timeout(Some(DRAIN_TIME));
     }
 

@@ -21,6 +21,7 @@ mod respond;
 pub mod route;
 mod serve;
 mod status;
+pub mod timeouts;
 mod unreadable;
 mod watch;
 

@@ -29,10 +29,11 @@ impl Gate {
         let mut peer = upstream.peer().ok_or_else(|| {
             Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has no address yet").into_up()
         })?;
-        if routed.websocket {
-            // Both directions of a tunnel may be silent for long; Pingora would cut it at the read timeout.
-            peer.options.read_timeout = Some(upstream.timeouts.tunnel_idle);
-        }
+        let timeouts = &routed.route.timeouts;
+        // Both directions of a tunnel may be silent for long; Pingora would cut it at the read timeout.
+        let silence = if routed.websocket { timeouts.tunnel_idle } else { timeouts.first_byte };
+        peer.options.read_timeout = Some(silence);
+        peer.options.write_timeout = Some(timeouts.write);
         ctx.upstream_called = Some(Instant::now());
         Ok(Box::new(peer))
     }

@@ -59,7 +59,7 @@ impl Gate {
         if !bodiless {
             tasks.push(HttpTask::Body(Some(reply.body), true));
         }
-        let deadline = Instant::now() + ctx.live.timeouts.write;
+        let deadline = Instant::now() + ctx.timeouts().write;
         timeout_at(deadline, session.response_duplex_vec(tasks))
             .await
             .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read its answer"))??;

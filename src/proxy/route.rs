@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::api::Api;
+use super::timeouts::Timeouts;
 use crate::guard::{Guards, Traffic};
 use crate::upstream::Upstream;
 
@@ -35,6 +36,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Its guards.
     pub guards: Guards,
+    /// Times that are allowed.
+    pub timeouts: Timeouts,
     /// Its place among the routes.
     pub index: usize,
 }

@@ -168,7 +168,7 @@ impl Gate {
             caps.check_length(length, kind)?;
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
-        let mut reader = BodyReader::new(ctx.started, ctx.live.timeouts.request_body);
+        let mut reader = BodyReader::new(ctx.started, route.timeouts.request_body);
         let look = if known && route.inspect != Inspect::Off {
             reader.peek(session).await?
         } else {
@@ -225,7 +225,7 @@ impl Gate {
     ) -> Result<(), Halt> {
         ctx.carriage = Carriage::Exchange;
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let upstream = routed.route.upstream.clone();
+        let (upstream, timeouts) = (routed.route.upstream.clone(), routed.route.timeouts);
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
@@ -255,8 +255,14 @@ impl Gate {
         let mut watch = Watch::new(session);
         let mut first_byte = None;
         let dressing = &*ctx;
-        let ended =
-            exchange::carry(session, &mut watch, &upstream, request, &mut first_byte, |session, head| {
+        let ended = exchange::carry(
+            session,
+            &mut watch,
+            &upstream,
+            &timeouts,
+            request,
+            &mut first_byte,
+            |session, head| {
                 if self.stop.draining() {
                     session.set_keepalive(None);
                 }
@@ -269,8 +275,9 @@ impl Gate {
                     );
                 }
                 dress(head, dressing, Author::Upstream);
-            })
-            .await;
+            },
+        )
+        .await;
         ctx.upstream_first_byte = first_byte;
         let outcome = match &ended {
             Ended::Served => Outcome::Served,

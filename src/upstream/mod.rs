@@ -16,24 +16,12 @@ use pingora::upstreams::peer::HttpPeer;
 
 pub use pool::{Answer, CallError, Pool};
 
-/// Timeouts on the way to an upstream, as run (K3). None is infinite.
+/// Timeouts of an upstream's connections, as run (K3); a request's own are its route's.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// To connect.
     pub connect: Duration,
-    /// From the request's last byte to the answer's first.
-    pub first_byte: Duration,
-    /// Between two reads of an answer.
-    pub between_bytes: Duration,
-    /// Between two reads of a stream of events.
-    pub stream_idle: Duration,
-    /// A stream of events as a whole.
-    pub stream_total: Duration,
-    /// A WebSocket in which both sides are silent.
-    pub tunnel_idle: Duration,
-    /// For one write to make progress, on either side.
-    pub write: Duration,
-    /// How long an unused upstream connection is kept.
+    /// How long an unused connection is kept.
     pub idle: Duration,
 }
 
@@ -45,8 +33,7 @@ pub struct Upstream {
     pub authority: Authority,
     /// The same as a `Host` value.
     pub host: HeaderValue,
-    /// Timeouts.
-    pub timeouts: Timeouts,
+    timeouts: Timeouts,
     endpoints: Arc<Endpoints>,
     pool: Pool,
 }
@@ -170,15 +157,13 @@ impl Upstream {
         &self.pool
     }
 
-    /// The passthrough's peer; `None` while the name has no address.
+    /// The passthrough's peer, which has yet to be told how long a request may take; `None` while the name has no address.
     pub fn peer(&self) -> Option<HttpPeer> {
         let address = *self.endpoints.in_order().first()?;
         let mut peer = HttpPeer::new(address, false, String::new());
         let options = &mut peer.options;
         options.connection_timeout = Some(self.timeouts.connect);
         options.total_connection_timeout = Some(self.timeouts.connect);
-        options.read_timeout = Some(self.timeouts.first_byte);
-        options.write_timeout = Some(self.timeouts.write);
         options.idle_timeout = Some(self.timeouts.idle);
         Some(peer)
     }
@@ -194,16 +179,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    pub(super) const TIMEOUTS: Timeouts = Timeouts {
-        connect: SECOND,
-        first_byte: SECOND,
-        between_bytes: SECOND,
-        stream_idle: SECOND,
-        stream_total: SECOND,
-        tunnel_idle: SECOND,
-        write: SECOND,
-        idle: SECOND,
-    };
+    pub(super) const TIMEOUTS: Timeouts = Timeouts { connect: SECOND, idle: SECOND };
 
     /// A wrong URL must be told at start, not by a 502 for each request.
     #[test]

@@ -157,7 +157,7 @@ fn files_that_run_fit() {
         readme(),
         "upstream: http://127.0.0.1:1\n",
         "threads: ${N}\ndebug: ${N}\nhosts: ${HOSTS:-a.example,b.example}\ncaps: {uri: '${URI:-8KiB}'}\n",
-        "caps: {uri: 8192, body: {json: 2m}}\ntimeouts: {connect: 1m30s, write: 5 minutes}\n",
+        "caps: {uri: 8192, body: {json: 2m}}\ntimeouts: {first_byte: 1m30s, write: 5 minutes}\n",
         "log: {level: DEBUG, access: {to: /tmp/access.log, format: '${FORMAT:-combined}'}}\n",
         "log: {level: Warning, events: {to: off}}\n",
         "origin: off\nleaks: No\nsecurity_headers: false\nrate_limit_status: off\nlimits: {ai: off, api: on}\n",
@@ -167,7 +167,7 @@ fn files_that_run_fit() {
          mine: {counts: all, by: [address, 'header:x-team'], windows: [5/s]}\n",
         "routes:\n- name: chat\n  match: {paths: [/api/chat, '/rooms/*/messages'], methods: [POST]}\n  \
          upstream: http://127.0.0.1:3001\n  api: open-ai\n  traffic: ai\n  inspect: off\n  origin: off\n  \
-         limits: {ai: {windows: [20/min]}, pages: off, session: {enabled: false}}\n",
+         limits: {ai: {windows: [20/min]}, pages: off, session: {enabled: false}}\n  timeouts: {first_byte: 120s}\n",
     ];
     for file in files {
         assert_eq!(as_read(file), Ok(()), "{file}");
@@ -199,8 +199,8 @@ fn slips_do_not_fit() {
         "log: {access: {fmt: json}}",
         "log: {access: {to: sdtout}}",
         "log: {level: warm}",
-        "timeouts: {connect: 5}",
-        "timeouts: {connect: 5 parsecs}",
+        "timeouts: {write: 5}",
+        "timeouts: {write: 5 parsecs}",
         "threads: -1",
         "threads: many",
         "debug: maybe",
