@@ -11,7 +11,7 @@ pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers,
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
@@ -185,6 +185,8 @@ pub struct RouteFile {
     pub leaks: Toggle<leaks::Config>,
     /// Caps on heads and bodies.
     pub caps: caps::Config,
+    /// Files that are sent.
+    pub uploads: Toggle<uploads::Config>,
     /// Caps on the shape of JSON.
     pub json: body::JsonConfig,
     /// Caps on the length of texts.

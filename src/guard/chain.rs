@@ -1,5 +1,6 @@
 //! The order of the guards, with the reason for each place; and the one spot that measures them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use super::leaks::Leaks;
 use super::limits::Limits;
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
+use super::uploads::{Upload, Uploads};
 use super::{Fault, Head, Refusal, Verdict};
 use crate::config::file::RouteFile;
 use crate::observe::metrics::Metrics;
@@ -50,6 +52,11 @@ const WAY: &[(&str, &str, &str)] = &[
     ),
     ("body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed"),
     ("json, text", "shape, then lengths, in one walk", "before anything is drawn from what others share"),
+    (
+        "uploads",
+        "form of multipart bodies, names, types and sizes of files",
+        "where there is no JSON: 64 KiB before the upstream hears of it, the rest as it streams",
+    ),
     (
         "all other limits",
         "second transaction",
@@ -86,6 +93,7 @@ pub struct Guards {
     origin: Option<OriginGuard>,
     cors: Cors,
     body: BodyGuard,
+    uploads: Option<Arc<Uploads>>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,
     /// Caps on heads and bodies.
@@ -152,6 +160,7 @@ impl Guards {
             caps: Caps::build(&file.caps)?,
             origin,
             headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
+            uploads: file.uploads.as_option().map(Uploads::build).transpose()?.map(Arc::new),
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
@@ -181,6 +190,11 @@ impl Guards {
     /// Everything that a JSON body decides.
     pub fn check_body(&self, body: &[u8], api: Option<Api>, timers: &Timers) -> Result<Findings, Refusal> {
         timed(timers.sampled(), &timers.body, || self.body.check(body, api))
+    }
+
+    /// What is to look at a body which is no JSON, if anything is.
+    pub fn begin_upload(&self, head: &Head<'_>) -> Result<Option<Upload>, Refusal> {
+        self.uploads.as_ref().map(|uploads| uploads.begin(head)).transpose()
     }
 
     /// The response guards.

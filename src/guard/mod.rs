@@ -23,6 +23,7 @@ mod reason;
 pub mod security_headers;
 #[cfg(test)]
 mod testing;
+pub mod uploads;
 
 pub use chain::{GuardParts, Guards};
 pub use fault::Fault;

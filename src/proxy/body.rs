@@ -10,7 +10,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body_memory::Held;
 use crate::guard::{Reason, Refusal};
-use crate::server::door::client_stream;
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -19,6 +18,12 @@ pub enum Unread {
     Refused(Refusal),
     /// The client is gone.
     Gone,
+}
+
+impl From<Refusal> for Unread {
+    fn from(refusal: Refusal) -> Self {
+        Unread::Refused(refusal)
+    }
 }
 
 /// What a body looks like from its beginning.
@@ -32,7 +37,7 @@ pub enum Look {
     Other,
 }
 
-/// Bytes that are looked at, at most. What passes through after all is kept by Pingora up to 64 KiB.
+/// Bytes that are looked at, at most.
 const PEEKED: usize = 32 * 1024;
 
 /// Pieces that are looked at, at most: a body of one-byte chunks is not worth the work.
@@ -81,18 +86,9 @@ impl BodyReader {
         Ok(seen.freeze())
     }
 
-    /// The same, where the body may stream through after all: what is read is kept to be read again.
-    pub async fn peek_kept(&mut self, session: &mut ServerSession) -> Result<Look, Unread> {
-        if let Some(io) = client_stream(session) {
-            io.keep(true);
-        } else {
-            session.enable_retry_buffering();
-        }
-        let look = self.peek(session).await;
-        if let Some(io) = client_stream(session) {
-            io.keep(false);
-        }
-        look
+    /// What was read to tell what it is; the rest streams.
+    pub fn into_first(self) -> Bytes {
+        self.first.unwrap_or_default()
     }
 
     /// Reads the rest. `cap` in bytes; `setting` names the key that sets it.
@@ -159,14 +155,14 @@ impl BodyReader {
     }
 }
 
-fn no_memory(held: &Held) -> Refusal {
+pub(super) fn no_memory(held: &Held) -> Refusal {
     let detail =
         format!("The bodies of all requests together hold {} bytes, which is all they may.", held.max());
     Refusal::new(Reason::Overloaded, detail, "body_memory")
 }
 
 /// A broken chunk is the client's fault and worth telling; a broken connection can't be told.
-fn unread(error: &pingora::Error) -> Unread {
+pub(super) fn unread(error: &pingora::Error) -> Unread {
     use pingora::ErrorType::{ConnectionClosed, ReadError, ReadTimedout};
     match error.etype() {
         ConnectionClosed | ReadError | ReadTimedout => Unread::Gone,

@@ -1,16 +1,14 @@
-//! The exchange: forwards a request that was read whole, and streams the answer back in one loop.
+//! The exchange: forwards a request, and streams the answer back in one loop. A request is read whole first, or else is
+//! an upload that is handed on in the same loop.
 //!
 //! Every wait has a deadline of this loop's own, because Pingora's restart whenever a read is dropped. Once the final
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
-use http_body_util::Full;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType};
@@ -18,9 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::forward::{Framing, strip_hop_by_hop};
 use super::timeouts::Timeouts;
-use super::watch::{Gone, Watch};
+use super::upload::Halted;
+use super::watch::Watch;
 use crate::guard::{Reason, Refusal};
-use crate::upstream::{Answer, CallError, Upstream};
+use crate::upstream::{Answer, CallError, RequestBody, Upstream};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -29,10 +28,22 @@ pub enum Ended {
     Served,
     /// Nothing was sent to the client yet; this is what it is to be told.
     Failed(Refusal),
+    /// What still came of the request's body was refused.
+    Refused(Refusal),
     /// The client left, or would not read.
     ClientGone,
     /// The upstream broke off after the head was sent; the client's connection must break, too.
     Truncated(Box<Error>),
+}
+
+impl From<Halted> for Ended {
+    fn from(halted: Halted) -> Self {
+        match halted {
+            Halted::Gone => Ended::ClientGone,
+            Halted::Refused(refusal) => Ended::Refused(refusal),
+            Halted::Stalled => Ended::Failed(stalled()),
+        }
+    }
 }
 
 /// Sends `request` to `upstream` and its answer to the client. `first_byte` is set to when the upstream's head came, from
@@ -42,21 +53,17 @@ pub async fn carry(
     watch: &mut Watch,
     upstream: &Upstream,
     timeouts: &Timeouts,
-    request: http::Request<Full<Bytes>>,
+    request: http::Request<RequestBody>,
     first_byte: &mut Option<Duration>,
     dress: impl FnOnce(&mut ServerSession, &mut response::Parts),
 ) -> Ended {
     let started = Instant::now();
-    let deadline = started + timeouts.first_byte;
-    let answered = {
-        let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
-        watch.during(session, answer).await
-    };
-    let (mut head, answer) = match answered {
-        Err(Gone) => return Ended::ClientGone,
-        Ok(Err(_)) => return Ended::Failed(no_first_byte()),
-        Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
-        Ok(Ok(Ok(answer))) => answer,
+    let call = upstream.pool().call(request);
+    let (mut head, answer) = match watch.during(session, call, timeouts.first_byte).await {
+        Err(halted) => return halted.into(),
+        Ok(None) => return Ended::Failed(no_first_byte()),
+        Ok(Some(Err(error))) => return Ended::Failed(refusal_of(&error)),
+        Ok(Some(Ok(answer))) => answer,
     };
     *first_byte = Some(started.elapsed());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -66,6 +73,10 @@ pub async fn carry(
     let pace = Pace::new(timeouts, stream, started);
     if stream {
         watch.strict(session);
+    }
+    if watch.is_sending() {
+        // The rest of the request may never be read.
+        session.set_keepalive(None);
     }
     reframe(session, &mut head, answer.is_end());
     dress(session, &mut head);
@@ -123,7 +134,7 @@ async fn relay(
         let frame = tokio::select! {
             biased;
             frame = answer.frame() => frame,
-            Gone = watch.gone(session) => return Ended::ClientGone,
+            halted = watch.gone(session) => return halted.into(),
             () = pace.silence() => return truncated("the upstream fell silent"),
         };
         match frame {
@@ -198,6 +209,10 @@ fn refusal_of(error: &CallError) -> Refusal {
         CallError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => no_connection_in_time(),
         CallError::Connect(_) => unreachable(),
     }
+}
+
+fn stalled() -> Refusal {
+    Refusal::new(Reason::UpstreamTimeout, "The upstream did not take the upload in time.", "timeouts.write")
 }
 
 pub(super) fn broken() -> Refusal {

@@ -14,6 +14,7 @@ mod intake;
 mod live;
 mod passthrough;
 pub mod path;
+mod patience;
 mod record;
 pub mod reply;
 mod request_id;
@@ -23,6 +24,7 @@ mod serve;
 mod status;
 pub mod timeouts;
 mod unreadable;
+mod upload;
 mod watch;
 
 use std::sync::Arc;
@@ -30,7 +32,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -157,8 +158,8 @@ impl ProxyHttp for Shared {
         Ok(())
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        self.0.peer(ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        self.0.peer(session, ctx)
     }
 
     async fn upstream_request_filter(
@@ -168,21 +169,6 @@ impl ProxyHttp for Shared {
         ctx: &mut Context,
     ) -> Result<()> {
         self.0.rewrite_request(head, ctx)
-    }
-
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        end: bool,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        if end && body.as_ref().is_some_and(Bytes::is_empty) && !session.was_upgraded() {
-            // Pingora would write it as a chunk of no bytes, which ends the body, and then end the body once more: the
-            // second end would be read as the beginning of the next request on the upstream's connection.
-            *body = None;
-        }
-        self.0.count_request_body(session, body.as_ref(), ctx)
     }
 
     async fn response_filter(

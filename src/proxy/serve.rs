@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Uri, Version};
-use http_body_util::Full;
+use hyper::body::Body as _;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use tracing::error;
@@ -20,8 +20,9 @@ use super::context::Context;
 use super::exchange::{self, Ended};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
-use super::respond::dress;
+use super::respond::{drain, dress};
 use super::route::Inspect;
+use super::upload::{Ahead, Arriving, Sending};
 use super::watch::{Gone, Watch};
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
@@ -30,6 +31,7 @@ use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
 use crate::state::admission::Outcome;
+use crate::upstream::RequestBody;
 
 /// Why a request does not go on.
 enum Halt {
@@ -89,7 +91,9 @@ impl Gate {
             Err(Halt::Refused(refusal))
                 if session.response_written().is_some_and(|h| !h.status.is_informational()) =>
             {
-                Err(Error::explain(ErrorType::InternalError, refusal.reason.code()))
+                let error = Error::explain(ErrorType::InternalError, refusal.reason.code());
+                ctx.refusal = Some(refusal);
+                Err(error)
             }
             Err(Halt::Refused(refusal)) => {
                 self.refuse(session, ctx, refusal).await?;
@@ -156,7 +160,7 @@ impl Gate {
             if websocket {
                 return Ok(true);
             }
-            self.exchange(session, ctx, Bytes::new()).await?;
+            self.exchange(session, ctx, Bytes::new().into(), None).await?;
             return Ok(false);
         }
         refuse_encodings(&session.req_header().headers)?;
@@ -169,15 +173,11 @@ impl Gate {
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
         let mut reader = BodyReader::new(ctx.started, route.timeouts.request_body);
-        let look = if known && route.inspect != Inspect::Off {
-            reader.peek(session).await?
-        } else {
-            reader.peek_kept(session).await?
-        };
+        let look = reader.peek(session).await?;
         let inspected = route.inspect == Inspect::Auto && (known || look != Look::Other);
         if !inspected {
-            self.admit_body(session, ctx).await?;
-            return Ok(true);
+            self.upload(session, ctx, reader.into_first()).await?;
+            return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
         if declared_json && body::foreign_charset(&session.req_header().headers) {
@@ -192,8 +192,27 @@ impl Gate {
             self.inspect(&body, ctx)?;
         }
         self.admit_body(session, ctx).await?;
-        self.exchange(session, ctx, body).await?;
+        self.exchange(session, ctx, body.into(), None).await?;
         Ok(false)
+    }
+
+    /// Looks at the beginning of a body that streams, `first` of it, and then forwards it as it comes.
+    async fn upload(&self, session: &mut ServerSession, ctx: &mut Context, first: Bytes) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let route = routed.route.clone();
+        let looked_at = route.inspect != Inspect::Off;
+        let guard = if looked_at { route.guards.begin_upload(&routed.head(session))? } else { None };
+        let declared = declared_length(&session.req_header().headers);
+        let arriving = Arriving::new(route, guard, declared);
+        let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
+            Ahead::Whole(body, held) => {
+                ctx.held = Some(held);
+                (body.into(), None)
+            }
+            Ahead::Begun(sending, body) => (body, Some(sending)),
+        };
+        self.admit_body(session, ctx).await?;
+        self.exchange(session, ctx, body, sending).await
     }
 
     /// The body guards: JSON shape and text lengths; and the session that the body names, if the head named none.
@@ -216,14 +235,15 @@ impl Gate {
         Ok(())
     }
 
-    /// Forwards a request that was read whole, and streams the answer back.
+    /// Forwards a request that was read whole, or else its `upload`, and streams the answer back.
     async fn exchange(
         &self,
         session: &mut ServerSession,
         ctx: &mut Context,
-        body: Bytes,
+        body: RequestBody,
+        upload: Option<Sending>,
     ) -> Result<(), Halt> {
-        ctx.carriage = Carriage::Exchange;
+        ctx.carriage = if upload.is_some() { Carriage::Passthrough } else { Carriage::Exchange };
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let (upstream, timeouts) = (routed.route.upstream.clone(), routed.route.timeouts);
         let told = Told {
@@ -238,12 +258,14 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
-        if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Some(length) = body.size_hint().exact()
+            && (length > 0 || headers.contains_key(CONTENT_LENGTH))
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let uri = Uri::try_from(&*routed.target)
             .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
-        let mut request = http::Request::new(Full::new(body));
+        let mut request = http::Request::new(body);
         *request.method_mut() = request_head.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
@@ -252,7 +274,7 @@ impl Gate {
         if let Some(admission) = &mut ctx.admission {
             admission.note(Outcome::Abandoned);
         }
-        let mut watch = Watch::new(session);
+        let mut watch = Watch::new(session, upload);
         let mut first_byte = None;
         let dressing = &*ctx;
         let ended = exchange::carry(
@@ -281,16 +303,21 @@ impl Gate {
         ctx.upstream_first_byte = first_byte;
         let outcome = match &ended {
             Ended::Served => Outcome::Served,
-            Ended::ClientGone => Outcome::ClientGone,
+            Ended::ClientGone | Ended::Refused(_) => Outcome::ClientGone,
             Ended::Failed(_) | Ended::Truncated(_) => Outcome::UpstreamFailed,
         };
         if let Some(admission) = ctx.admission.take() {
             admission.settle(outcome);
         }
         match ended {
-            Ended::Served => Ok(()),
+            Ended::Served => {
+                if watch.is_sending() {
+                    drain(session).await;
+                }
+                Ok(())
+            }
             Ended::ClientGone => Err(Gone.into()),
-            Ended::Failed(refusal) => Err(refusal.into()),
+            Ended::Failed(refusal) | Ended::Refused(refusal) => Err(refusal.into()),
             Ended::Truncated(error) => {
                 ctx.refusal =
                     Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));

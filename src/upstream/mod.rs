@@ -1,5 +1,6 @@
 //! Upstreams: where they are, how they are reached, and the one peer builder for both carriages.
 
+mod body;
 mod connect;
 mod pool;
 
@@ -14,6 +15,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Uri};
 use pingora::upstreams::peer::HttpPeer;
 
+pub use body::{Piece, RequestBody};
 pub use pool::{Answer, CallError, Pool};
 
 /// Timeouts of an upstream's connections, as run (K3); a request's own are its route's.

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, response};
-use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use super::Endpoints;
+use super::body::RequestBody;
 use super::connect::connect;
 
 /// Unused connections kept, at most.
@@ -47,8 +47,8 @@ pub struct Pool {
 
 /// One connection.
 struct Link {
-    sender: SendRequest<Full<Bytes>>,
-    connection: Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
+    connection: Connection<TokioIo<TcpStream>, RequestBody>,
     ended: bool,
 }
 
@@ -71,7 +71,7 @@ impl Pool {
     /// See [`CallError`].
     pub async fn call(
         &self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
     ) -> Result<(response::Parts, Answer<'_>), CallError> {
         loop {
             let kept = self.take();
@@ -136,8 +136,8 @@ impl Link {
     /// Sends a request; if it could not be sent, it comes back with the error.
     async fn ask(
         &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let (connection, ended) = (&mut self.connection, &mut self.ended);
         let answered = poll_fn(|cx| {
@@ -160,7 +160,7 @@ impl Link {
 
 /// Lets a connection read and write. Its errors reach whoever waits for the answer or its body.
 fn drive(
-    connection: &mut Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    connection: &mut Connection<TokioIo<TcpStream>, RequestBody>,
     ended: &mut bool,
     cx: &mut Context<'_>,
 ) {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     async fn ask(pool: &Pool) -> Vec<u8> {
-        let request = Request::post("/").header("host", "a").body(Full::new(Bytes::from_static(b"{}")));
+        let request = Request::post("/").header("host", "a").body(Bytes::from_static(b"{}").into());
         let (head, mut answer) = pool.call(request.expect("request")).await.expect("an answer");
         assert_eq!(head.status, 200);
         let mut body = Vec::new();
@@ -288,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_was_not_read_ends_its_connection() {
         let (upstream, connections) = upstream(usize::MAX).await;
-        let request = Request::post("/").body(Full::new(Bytes::new())).expect("request");
+        let request = Request::post("/").body(Bytes::new().into()).expect("request");
         drop(upstream.pool().call(request).await.expect("an answer"));
         assert!(upstream.pool().idle.lock().is_empty());
         assert_eq!(ask(upstream.pool()).await, b"ok");
