@@ -163,7 +163,7 @@ async fn expectations_are_met() {
     assert_eq!((answer.status, upstream.request().body == *body), (200, true));
 }
 
-const SLOW: &str = "timeouts: {upload_idle: 600ms}\ncaps: {body: {min_rate: 1000B}}\n";
+const SLOW: &str = "timeouts: {body_idle: 600ms}\ncaps: {body: {min_rate: 1000B}}\n";
 
 /// How long the gate waits for a body of which `start` came and then `drip` every 50 ms.
 async fn given_up(gate: &Gate, via: Via, start: &[u8], drip: &'static [u8]) -> Duration {
@@ -221,7 +221,7 @@ async fn dripping_uploads_are_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_uploads_are_waited_for() {
     let upstream = Upstream::ok().await;
-    let settings = "timeouts: {upload_idle: 600ms, request_body: 300ms, first_byte: 300ms}\n\
+    let settings = "timeouts: {body_idle: 600ms, request_body: 300ms, first_byte: 300ms}\n\
         caps: {body: {min_rate: 1000B}}\n";
     let gate = gate(upstream.address(), settings);
     let body = picture(170_000);
@@ -245,7 +245,7 @@ async fn an_app_that_does_not_read_is_given_up() {
     })
     .await;
     let gate =
-        gate(upstream.address(), "timeouts: {write: 500ms, upload_idle: 300ms}\nuploads: {part: 50MiB}\n");
+        gate(upstream.address(), "timeouts: {write: 500ms, body_idle: 300ms}\nuploads: {part: 50MiB}\n");
     let ask = raw("POST", "/upload", "image/png", &picture(30 << 20));
     for via in BOTH {
         assert_refused(&gate.ask(via, &ask).await, 504, "upstream_timeout");

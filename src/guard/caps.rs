@@ -47,7 +47,7 @@ pub struct BodyConfig {
     pub model: ByteSize,
     /// All else: uploads and streams, which are not held in memory.
     pub other: ByteSize,
-    /// Bytes a second below which what streams uses up `timeouts.upload_idle`.
+    /// Bytes a second below which a body uses up `timeouts.body_idle`.
     pub min_rate: ByteSize,
 }
 
@@ -167,7 +167,7 @@ impl Caps {
         }
     }
 
-    /// Bytes a second that a body which streams has to keep up.
+    /// Bytes a second that a body has to keep up.
     pub const fn min_rate(&self) -> u64 {
         self.min_rate
     }

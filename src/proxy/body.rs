@@ -9,6 +9,8 @@ use pingora::protocols::http::ServerSession;
 use tokio::time::{Instant, timeout_at};
 
 use super::body_memory::Held;
+use super::patience::Patience;
+use super::timeouts::Timeouts;
 use crate::guard::{Reason, Refusal};
 
 /// Why a body could not be read.
@@ -47,13 +49,16 @@ const PEEKED_CHUNKS: usize = 256;
 pub struct BodyReader {
     deadline: Instant,
     allowed: Duration,
+    patience: Patience,
     first: Option<Bytes>,
 }
 
 impl BodyReader {
-    /// `since`: when the head was complete.
-    pub fn new(since: std::time::Instant, allowed: Duration) -> Self {
-        Self { deadline: Instant::from_std(since) + allowed, allowed, first: None }
+    /// `since`: when the head was complete. `min_rate`: bytes a second that a body has to keep up.
+    pub fn new(since: std::time::Instant, timeouts: &Timeouts, min_rate: u64) -> Self {
+        let allowed = timeouts.request_body;
+        let patience = Patience::new(timeouts.body_idle, min_rate);
+        Self { deadline: Instant::from_std(since) + allowed, allowed, patience, first: None }
     }
 
     /// Reads until the body can be told by its first visible byte.
@@ -74,7 +79,7 @@ impl BodyReader {
     }
 
     /// Reads on behind blanks, until something visible comes or as much was looked at as is worth it.
-    async fn past_blanks(&self, session: &mut ServerSession, first: Bytes) -> Result<Bytes, Unread> {
+    async fn past_blanks(&mut self, session: &mut ServerSession, first: Bytes) -> Result<Bytes, Unread> {
         let mut seen = BytesMut::from(first);
         for _ in 0..PEEKED_CHUNKS {
             let Some(more) = self.next(session).await? else { break };
@@ -86,9 +91,9 @@ impl BodyReader {
         Ok(seen.freeze())
     }
 
-    /// What was read to tell what it is; the rest streams.
-    pub fn into_first(self) -> Bytes {
-        self.first.unwrap_or_default()
+    /// What was read to tell what it is, and how long the rest is waited for, which streams.
+    pub fn into_first(self) -> (Bytes, Patience) {
+        (self.first.unwrap_or_default(), self.patience)
     }
 
     /// Reads the rest. `cap` in bytes; `setting` names the key that sets it.
@@ -143,16 +148,27 @@ impl BodyReader {
         Ok(())
     }
 
-    async fn next(&self, session: &mut ServerSession) -> Result<Option<Bytes>, Unread> {
-        match timeout_at(self.deadline, session.read_request_body()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
+    async fn next(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>, Unread> {
+        let due = self.patience.wait(std::time::Instant::now()).into();
+        match timeout_at(self.deadline.min(due), session.read_request_body()).await {
+            Ok(Ok(chunk)) => {
+                let bytes = chunk.as_ref().map_or(0, Bytes::len);
+                self.patience.received(std::time::Instant::now(), bytes);
+                Ok(chunk)
+            }
             Ok(Err(error)) => Err(unread(&error)),
+            Err(_) if due < self.deadline => Err(too_slow()),
             Err(_) => {
                 let detail = format!("The body did not arrive within {:?}.", self.allowed);
                 Err(Unread::Refused(Refusal::new(Reason::BodyTimeout, detail, "timeouts.request_body")))
             }
         }
     }
+}
+
+pub(super) fn too_slow() -> Unread {
+    let detail = "The body stopped arriving, or arrived too slowly.";
+    Unread::Refused(Refusal::new(Reason::BodyTimeout, detail, "timeouts.body_idle, caps.body.min_rate"))
 }
 
 pub(super) fn no_memory(held: &Held) -> Refusal {

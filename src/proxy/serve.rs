@@ -172,11 +172,11 @@ impl Gate {
             caps.check_length(length, kind)?;
         }
         let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
-        let mut reader = BodyReader::new(ctx.started, route.timeouts.request_body);
+        let mut reader = BodyReader::new(ctx.started, &route.timeouts, caps.min_rate());
         let look = reader.peek(session).await?;
         let inspected = route.inspect == Inspect::Auto && (known || look != Look::Other);
         if !inspected {
-            self.upload(session, ctx, reader.into_first()).await?;
+            self.upload(session, ctx, reader).await?;
             return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
@@ -196,14 +196,20 @@ impl Gate {
         Ok(false)
     }
 
-    /// Looks at the beginning of a body that streams, `first` of it, and then forwards it as it comes.
-    async fn upload(&self, session: &mut ServerSession, ctx: &mut Context, first: Bytes) -> Result<(), Halt> {
+    /// Looks at the beginning of a body that streams, and then forwards it as it comes.
+    async fn upload(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        reader: BodyReader,
+    ) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let route = routed.route.clone();
         let looked_at = route.inspect != Inspect::Off;
         let guard = if looked_at { route.guards.begin_upload(&routed.head(session))? } else { None };
         let declared = declared_length(&session.req_header().headers);
-        let arriving = Arriving::new(route, guard, declared);
+        let (first, patience) = reader.into_first();
+        let arriving = Arriving::new(route, guard, declared, patience);
         let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
             Ahead::Whole(body, held) => {
                 ctx.held = Some(held);

@@ -38,8 +38,8 @@ macro_rules! timeouts {
 timeouts! {
     /// For a whole body that is inspected.
     request_body,
-    /// For a body that streams to stay away, or to fall short of `caps.body.min_rate`.
-    upload_idle,
+    /// For a body to stay away, or to fall short of `caps.body.min_rate`.
+    body_idle,
     /// From the request's last byte to the answer's first.
     first_byte,
     /// Between two reads of an answer.

@@ -14,7 +14,7 @@ use super::patience::Patience;
 use super::route::Route;
 use crate::guard::caps::BodyKind;
 use crate::guard::uploads::Upload;
-use crate::guard::{Reason, Refusal, Verdict};
+use crate::guard::{Refusal, Verdict};
 use crate::upstream::{Piece, RequestBody};
 
 /// Why the rest of an upload is not handed on.
@@ -73,8 +73,7 @@ pub enum Ahead {
 
 impl Arriving {
     /// `guard`: looks at what comes. `declared`: `Content-Length`.
-    pub fn new(route: Arc<Route>, guard: Option<Upload>, declared: Option<u64>) -> Self {
-        let patience = Patience::new(route.timeouts.upload_idle, route.guards.caps.min_rate());
+    pub fn new(route: Arc<Route>, guard: Option<Upload>, declared: Option<u64>, patience: Patience) -> Self {
         Self { route, declared, guard, patience, received: 0 }
     }
 
@@ -112,7 +111,7 @@ impl Arriving {
     async fn next(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>, Unread> {
         let due = self.patience.wait(now());
         let read = timeout_at(due.into(), session.read_request_body()).await;
-        let chunk = read.map_err(|_| self.too_slow())?.map_err(|error| body::unread(&error))?;
+        let chunk = read.map_err(|_| body::too_slow())?.map_err(|error| body::unread(&error))?;
         match &chunk {
             Some(chunk) => {
                 self.patience.received(now(), chunk.len());
@@ -136,11 +135,6 @@ impl Arriving {
 
     fn end(&mut self) -> Verdict {
         self.guard.as_mut().map_or(Ok(()), Upload::end)
-    }
-
-    fn too_slow(&self) -> Unread {
-        let detail = "The body stopped arriving, or arrived too slowly.";
-        Unread::Refused(Refusal::new(Reason::BodyTimeout, detail, "timeouts.upload_idle, caps.body.min_rate"))
     }
 }
 

@@ -124,7 +124,7 @@ impl Parser {
         let boundary = read.get("boundary").filter(|b| is_boundary(b)).ok_or(Fault::Boundary)?;
         Ok(Self {
             delimiter: [b"\n--", boundary].concat().into(),
-            form: read.value.eq_ignore_ascii_case(b"multipart/form-data"),
+            form: read.value.get(..19).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/form-data")),
             state: State::Opening,
             header: Vec::new(),
             cr: false,
