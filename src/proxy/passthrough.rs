@@ -63,7 +63,6 @@ impl Gate {
         head: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let to_websocket = |head: &ResponseHeader| {
@@ -76,6 +75,7 @@ impl Gate {
         if head.status.is_informational() && !switching {
             return Ok(());
         }
+        ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
         if let Some(io) = client_stream(session) {
             let timeouts = &routed.route.timeouts;
             // An app that refuses says so in a few words.

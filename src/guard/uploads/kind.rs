@@ -48,6 +48,23 @@ pub enum Kind {
     Zip,
 }
 
+/// Kinds that are taken for each other all day: a `.jpg` that is a PNG shows as well, and does no more harm.
+const ALIKE: &[&[Kind]] = &[
+    &[Kind::Png, Kind::Jpeg, Kind::Gif, Kind::Webp, Kind::Avif, Kind::Heic, Kind::Bmp, Kind::Tiff],
+    &[
+        Kind::Mp3,
+        Kind::M4a,
+        Kind::Aac,
+        Kind::Wav,
+        Kind::Ogg,
+        Kind::Flac,
+        Kind::Amr,
+        Kind::Webm,
+        Kind::Mp4,
+        Kind::Mov,
+    ],
+];
+
 /// How a kind is recognised.
 struct Marks {
     kind: Kind,
@@ -232,8 +249,10 @@ pub fn judge(allowed: &[Kind], claim: Claim<'_>, start: &[u8]) -> Result<(), Den
         return Err(Denied::Active);
     }
     let fits = |kind: &Kind| marks(*kind).is_some_and(|marks| marks.content.contains(&content));
+    let alike = |kind: Kind| ALIKE.iter().filter(move |kinds| kinds.contains(&kind)).copied().flatten();
     match kind {
         Some(kind) if fits(&kind) => Ok(()),
+        Some(kind) if alike(kind).any(|kind| allowed.contains(kind) && fits(kind)) => Ok(()),
         Some(_) => Err(Denied::Contradiction),
         None if allowed.iter().any(fits) => Ok(()),
         None => Err(Denied::Content),
@@ -330,6 +349,7 @@ mod tests {
             ("png", "application/octet-stream", PNG),
             ("", "image/png", PNG),
             ("", "", PNG),
+            ("png", "image/png", GIF),
             ("txt", "text/plain", b"plain \xc3\xbc words, a < b and <b>"),
             ("txt", "", b"MZ is what Mark Zbikowski left behind"),
             ("txt", "", b"\xff\xfeh\0i\0"),
@@ -362,7 +382,7 @@ mod tests {
             ("png", "image/svg+xml", PNG, Denied::Active),
             ("png", "image/png", ELF, Denied::Contradiction),
             ("png", "image/png", b"MZ\x90\0\x03\0\0\0", Denied::Contradiction),
-            ("png", "image/png", GIF, Denied::Contradiction),
+            ("png", "image/png", JPEG, Denied::Contradiction),
             ("txt", "text/plain", PNG, Denied::Contradiction),
             ("png", "image/png", b"\0\x01\x02 nothing known", Denied::Contradiction),
             ("png", "image/png", b"just words", Denied::Contradiction),
