@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tidegate::config::{Config, Overrides, Settings};
+use tidegate::guard::body::Syntax;
 use tidegate::guard::chain::Timers;
 use tidegate::guard::limits::Drawer;
 use tidegate::guard::security_headers::Author;
@@ -85,7 +86,10 @@ fn chain(c: &mut Criterion) {
                 let demand = Demand { id: None, draws: draws.as_slice() };
                 assert!(runtime.block_on(settings.store.admit(&demand)).expect("store").is_granted());
             }
-            route.guards.check_body(black_box(&body), api, &timers).expect("body");
+            route
+                .guards
+                .check_body(black_box(&body), Syntax { json: true, form: false }, api, &timers)
+                .expect("body");
             let mut forwarded = headers.clone();
             let told = Told {
                 client: &client,

@@ -76,6 +76,7 @@ async fn refused_uploads_never_reach_the_app() {
         ),
         (no_boundary, Reason::MalformedUpload),
         (raw("POST", "/upload", "image/png", b"<svg onload=alert(1)>"), Reason::UploadTypeDenied),
+        (raw("POST", "/api/chat", "image/png", b"<svg onload=alert(1)>"), Reason::UploadTypeDenied),
         (raw("PUT", "/a.png", "application/octet-stream", b"\x7fELF\x02"), Reason::UploadTypeDenied),
         (raw("POST", "/upload", "image/png", &picture(20_481)), Reason::UploadTooLarge),
     ] {

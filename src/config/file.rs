@@ -11,7 +11,8 @@ pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, uploads,
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
+    uploads,
 };
 use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
@@ -149,7 +150,7 @@ pub struct ClientFile {
     pub session_cookies: Vec<String>,
     /// Header fields that carry a session id.
     pub session_headers: Vec<String>,
-    /// JSON fields that carry a session id.
+    /// Fields of JSON and forms that carry a session id.
     pub session_fields: Vec<String>,
     /// Header field that carries a device id.
     pub device_header: String,
@@ -187,10 +188,10 @@ pub struct RouteFile {
     pub caps: caps::Config,
     /// Files that are sent.
     pub uploads: Toggle<uploads::Config>,
-    /// Caps on the shape of JSON.
+    /// Caps on the shape of JSON and forms.
     pub json: body::JsonConfig,
     /// Caps on the length of texts.
-    pub text: body::TextConfig,
+    pub text: text::Config,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.

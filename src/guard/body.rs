@@ -1,63 +1,39 @@
-//! The body guard for JSON: its shape (V1) and the length of its texts (V2), in one walk; and the session it names.
+//! The guard of bodies and queries: the shape of JSON and forms (V1), the length of their texts (V2), each in one walk;
+//! and the session that they name.
 
 use std::cell::RefCell;
 
 use serde::Deserialize;
 
-use super::json::{self, Caps, FieldRules, Found, PatternError, Rule, Scratch, Value, scan};
-use super::{Fault, Reason, Refusal};
-use crate::proxy::api::{Api, TextKind};
+use super::form::{self, Strictness};
+use super::json::{self, Caps, Value};
+use super::text::{self, TextFields};
+use super::{Fault, Reason, Refusal, Verdict};
+use crate::proxy::api::Api;
 
 /// Shape caps, as written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JsonConfig {
-    /// Objects and arrays open at once.
+    /// Objects and arrays open at once; in a form, brackets in one name.
     pub depth: u32,
-    /// Members of all objects together.
+    /// Members of all objects together; in a form, fields.
     pub members: u32,
 }
 
-/// Text caps, as written.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TextConfig {
-    /// What people type into a chat box: on every inspected body.
-    pub chat: KindConfig,
-    /// What programs send to models: on calls to models and chats.
-    pub model: KindConfig,
-    /// What is to be spoken: on text-to-speech calls.
-    pub speech: KindConfig,
-}
-
-/// One kind of text, as written.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KindConfig {
-    /// Unicode code points in one field.
-    pub max: u64,
-    /// Fields, as paths with `*` for any member or element; a field may be a string or an array of parts.
-    pub fields: Vec<String>,
-}
-
-/// Fields looked for on one kind of call.
-struct FieldSet {
-    rules: FieldRules,
-    texts: Vec<TextRule>,
-}
-
-struct TextRule {
-    pattern: Box<str>,
-    max: u64,
-    setting: &'static str,
+/// What an inspected body is. It may be both: `curl -d` declares JSON a form unless told otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Syntax {
+    /// JSON, as declared or by its looks.
+    pub json: bool,
+    /// A form, as declared or by its looks.
+    pub form: bool,
 }
 
 /// The guard, as run.
 pub struct BodyGuard {
     caps: Caps,
-    plain: FieldSet,
-    model: FieldSet,
-    speech: FieldSet,
+    fields: TextFields,
 }
 
 /// What the walk brought to light.
@@ -67,123 +43,124 @@ pub struct Findings {
     pub session: Option<String>,
 }
 
-/// Tags from here on mark session fields; below, they index the texts.
-const SESSION_TAG: u16 = u16::MAX;
-/// Longer than any honest session id.
-const SESSION_CHARS: usize = 256;
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: RefCell<(json::Scratch, form::Scratch)> = RefCell::default();
 }
 
 impl BodyGuard {
     /// Compiles the field rules. The error names the key that holds the bad path.
-    pub fn build(json: &JsonConfig, text: &TextConfig, session_fields: &[String]) -> Result<Self, Fault> {
-        let caps = [("json.depth", json.depth.into()), ("json.members", json.members.into())];
-        let texts = [("text.chat.max", text.chat.max), ("text.model.max", text.model.max)];
-        let mut all = caps.into_iter().chain(texts).chain([("text.speech.max", text.speech.max)]);
-        if let Some((key, _)) = all.find(|(_, cap): &(&str, u64)| *cap == 0) {
+    pub fn build(json: &JsonConfig, text: &text::Config, session_fields: &[String]) -> Result<Self, Fault> {
+        let mut caps = [("json.depth", json.depth), ("json.members", json.members)].into_iter();
+        if let Some((key, _)) = caps.find(|(_, cap)| *cap == 0) {
             return Err(Fault::new(key, "must be more than 0"));
         }
-        let set = |kinds: &[(&'static str, &KindConfig)]| FieldSet::build(kinds, session_fields);
-        let chat = ("text.chat", &text.chat);
-        Ok(Self {
-            caps: Caps { depth: json.depth, members: json.members },
-            plain: set(&[chat])?,
-            model: set(&[chat, ("text.model", &text.model)])?,
-            speech: set(&[("text.speech", &text.speech)])?,
-        })
+        let caps = Caps { depth: json.depth, members: json.members };
+        Ok(Self { caps, fields: TextFields::build(text, session_fields)? })
     }
 
-    /// Walks `body` once.
-    pub fn check(&self, body: &[u8], api: Option<Api>) -> Result<Findings, Refusal> {
-        let set = match api.map(Api::text_kind) {
-            None => &self.plain,
-            Some(TextKind::Chat | TextKind::Model) => &self.model,
-            Some(TextKind::Speech) => &self.speech,
-        };
+    /// Walks `body` once for each syntax that it has.
+    pub fn check(&self, body: &[u8], syntax: Syntax, api: Option<Api>) -> Result<Findings, Refusal> {
         let mut findings = Findings::default();
-        let mut too_long = None;
-        let mut visit = |found: Found<'_>| {
-            let Value::Text(text) = found.value else { return };
-            if found.tag == SESSION_TAG {
-                if findings.session.is_none() && text.raw().len() <= SESSION_CHARS {
-                    findings.session = Some(text.decode().into_owned());
-                }
-            } else if let Some(rule) = set.texts.get(usize::from(found.tag))
-                && text.raw().len() as u64 > rule.max
-                && text.chars() as u64 > rule.max
-            {
-                too_long.get_or_insert(found.tag);
+        if syntax.json {
+            findings.session = self.check_json(body, api)?;
+        }
+        if syntax.form {
+            // What is JSON as well is held to JSON's grammar; prose in it may have a bare `%`.
+            let strictness = if syntax.json { Strictness::Lenient } else { Strictness::Strict };
+            let session = self.check_pairs(body, strictness, "form", api)?;
+            findings.session = findings.session.or(session);
+        }
+        Ok(findings)
+    }
+
+    /// Holds the parameters of a call to an API to the caps of its fields.
+    pub fn check_query(&self, query: &str, api: Api) -> Verdict {
+        self.check_pairs(query.as_bytes(), Strictness::Lenient, "query", Some(api)).map(|_| ())
+    }
+
+    fn check_json(&self, body: &[u8], api: Option<Api>) -> Result<Option<String>, Refusal> {
+        let set = self.fields.of(api);
+        let mut reading = set.reading();
+        let mut visit = |found: json::Found<'_>| {
+            if let Value::Text(text) = found.value {
+                let decoded = || text.decode().into_owned();
+                reading.note(found.tag, text.raw().len(), || text.chars(), decoded);
             }
         };
-        let walked =
-            SCRATCH.with_borrow_mut(|scratch| scan(body, &self.caps, &set.rules, scratch, &mut visit));
-        walked.map_err(|fault| Refusal::new(Reason::InvalidJson, fault.to_string(), setting_of(&fault)))?;
-        match too_long.and_then(|tag| set.texts.get(usize::from(tag))) {
-            Some(rule) => {
-                let detail = format!("The text at {} is longer than {} characters.", rule.pattern, rule.max);
-                Err(Refusal::new(Reason::TextTooLong, detail, rule.setting))
-            }
-            None => Ok(findings),
-        }
+        let walked = SCRATCH
+            .with_borrow_mut(|(scratch, _)| json::scan(body, &self.caps, set.rules(), scratch, &mut visit));
+        let told = |fault: json::Fault| {
+            let setting = match fault.kind {
+                json::FaultKind::TooDeep { .. } => "json.depth",
+                json::FaultKind::TooManyMembers { .. } => "json.members",
+                _ => "",
+            };
+            Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
+        };
+        walked.map_err(told)?;
+        reading.conclude()
     }
-}
 
-impl FieldSet {
-    fn build(kinds: &[(&'static str, &KindConfig)], session_fields: &[String]) -> Result<Self, Fault> {
-        let mut texts = Vec::new();
-        let mut rules = Vec::new();
-        for (setting, kind) in kinds {
-            for pattern in &kind.fields {
-                let fault = |why: String| Fault::new(format!("{setting}.fields"), why);
-                let tag = u16::try_from(texts.len()).map_err(|_| fault("too many fields".into()))?;
-                compiles(Rule::text(pattern, tag)).map_err(|e| fault(e.to_string()))?;
-                rules.push(Rule::text(pattern, tag));
-                texts.push(TextRule { pattern: pattern.as_str().into(), max: kind.max, setting });
-            }
-        }
-        for pattern in session_fields {
-            let fault = |why: String| Fault::new("client.session_fields", why);
-            compiles(Rule::value(pattern, SESSION_TAG)).map_err(|e| fault(e.to_string()))?;
-            rules.push(Rule::value(pattern, SESSION_TAG));
-        }
-        let rules = FieldRules::compile(rules).map_err(|e| Fault::new("text", e.to_string()))?;
-        Ok(Self { rules, texts })
-    }
-}
-
-fn compiles(rule: Rule<'_>) -> Result<(), PatternError> {
-    FieldRules::compile([rule]).map(|_| ())
-}
-
-fn setting_of(fault: &json::Fault) -> &'static str {
-    match fault.kind {
-        json::FaultKind::TooDeep { .. } => "json.depth",
-        json::FaultKind::TooManyMembers { .. } => "json.members",
-        _ => "",
+    fn check_pairs(
+        &self,
+        pairs: &[u8],
+        strictness: Strictness,
+        what: &'static str,
+        api: Option<Api>,
+    ) -> Result<Option<String>, Refusal> {
+        let set = self.fields.of(api);
+        let mut reading = set.reading();
+        let mut visit = |found: form::Found<'_>| {
+            let text = found.text;
+            reading.note(found.tag, text.len(), || text.chars().count(), || text.to_owned());
+        };
+        let walked = SCRATCH.with_borrow_mut(|(_, scratch)| {
+            form::scan(pairs, strictness, &self.caps, set.rules(), scratch, &mut visit)
+        });
+        let told = |fault: form::Fault| {
+            let setting = match fault.kind {
+                form::FaultKind::TooDeep { .. } => "json.depth",
+                form::FaultKind::TooManyFields { .. } => "json.members",
+                _ => "",
+            };
+            Refusal::new(Reason::InvalidForm, fault.told(what), setting)
+        };
+        walked.map_err(told)?;
+        reading.conclude()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::text::{ChatConfig, KindConfig};
+
+    const JSON: Syntax = Syntax { json: true, form: false };
+    const FORM: Syntax = Syntax { json: false, form: true };
+
+    fn list(fields: &[&str]) -> Vec<String> {
+        fields.iter().map(|f| (*f).to_owned()).collect()
+    }
 
     fn guard() -> BodyGuard {
-        let kind = |max, fields: &[&str]| KindConfig {
-            max,
-            fields: fields.iter().map(|f| (*f).to_owned()).collect(),
-        };
-        let text = TextConfig {
-            chat: kind(5, &["/message", "/chatInput"]),
-            model: kind(10, &["/messages/*/content", "/system"]),
-            speech: kind(3, &["/input"]),
+        let text = text::Config {
+            chat: ChatConfig {
+                max: 5,
+                fields: list(&["/message", "/chatInput"]),
+                on_chats: list(&["/text"]),
+            },
+            model: KindConfig { max: 10, fields: list(&["/messages", "/system"]) },
+            speech: KindConfig { max: 3, fields: list(&["/input"]) },
         };
         BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, &["/sessionId".into()]).expect("guard")
     }
 
+    fn refused(body: &str, syntax: Syntax, api: Option<Api>) -> Option<Reason> {
+        guard().check(body.as_bytes(), syntax, api).err().map(|r| r.reason)
+    }
+
     fn reason(body: &str, api: Option<Api>) -> Option<Reason> {
-        guard().check(body.as_bytes(), api).err().map(|r| r.reason)
+        refused(body, JSON, api)
     }
 
     /// A text one character over the cap costs the operator; one at the cap must pass.
@@ -194,43 +171,82 @@ mod tests {
         assert_eq!(reason(r#"{"message":"äöüß€"}"#, None), None);
         assert_eq!(reason(r#"{"message":"\ud83d\ude00\u00e4345"}"#, None), None);
         assert_eq!(reason(r#"{"m\u0065ssage":"123456"}"#, None), Some(Reason::TextTooLong));
+        assert_eq!(reason(r#"{"Message":"123456"}"#, None), Some(Reason::TextTooLong));
+        for (form, longer) in
+            [("message=%C3%A4+345", false), ("message=%C3%A4+3456", true), ("m%45ssage[]=123456", true)]
+        {
+            assert_eq!(refused(form, FORM, None), longer.then_some(Reason::TextTooLong), "{form}");
+        }
     }
 
-    /// Parts are texts, too, and each API has its own fields.
+    /// Parts are texts, too, and each kind of call has its own fields.
     #[test]
     fn fields_depend_on_the_api() {
         let parts = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"12345678901"}]}]}"#;
         assert_eq!(reason(parts, Some(Api::OpenAi)), Some(Reason::TextTooLong));
-        assert_eq!(reason(parts, None), None);
+        assert_eq!(reason(parts, Some(Api::OpenAiSpeech)), None);
         assert_eq!(reason(r#"{"input":"1234"}"#, Some(Api::OpenAiSpeech)), Some(Reason::TextTooLong));
         assert_eq!(reason(r#"{"input":"1234"}"#, Some(Api::OpenAi)), None);
+        for (api, refused) in [(Some(Api::Chat), true), (Some(Api::Webhook), false), (None, false)] {
+            assert_eq!(reason(r#"{"text":"123456"}"#, api).is_some(), refused, "{api:?}");
+        }
     }
 
     /// Shape faults name their setting and never the value.
     #[test]
     fn faults_say_what_to_change() {
         let deep = "[".repeat(20);
-        let refusal = guard().check(deep.as_bytes(), None).expect_err("too deep");
+        let refusal = guard().check(deep.as_bytes(), JSON, None).expect_err("too deep");
         assert_eq!((refusal.reason, &*refusal.setting), (Reason::InvalidJson, "json.depth"));
-        let twice = guard().check(br#"{"secret-key":1,"secret-key":2}"#, None).expect_err("duplicate");
+        let twice = guard().check(br#"{"secret-key":1,"secret-key":2}"#, JSON, None).expect_err("duplicate");
         assert!(!twice.detail.contains("secret-key"));
+        let many = guard().check("&".repeat(20).as_bytes(), FORM, None).expect_err("too many");
+        assert_eq!((many.reason, &*many.setting), (Reason::InvalidForm, "json.members"));
     }
 
     /// n8n's chat names its session in the body.
     #[test]
     fn session_is_found() {
-        let found =
-            guard().check(br#"{"sessionId":"s-1","chatInput":"hi"}"#, Some(Api::Webhook)).expect("good");
-        assert_eq!(found.session.as_deref(), Some("s-1"));
+        for (body, syntax) in
+            [(r#"{"sessionId":"s-1","chatInput":"hi"}"#, JSON), ("chatInput=hi&sessionId=s%2D1", FORM)]
+        {
+            let found = guard().check(body.as_bytes(), syntax, Some(Api::Webhook)).expect("good");
+            assert_eq!(found.session.as_deref(), Some("s-1"));
+        }
+    }
+
+    /// `curl -d '{…}'` says form and means JSON: each reader must find what it would read, and the `%` in prose must pass.
+    #[test]
+    fn a_body_may_be_json_and_form() {
+        let both = Syntax { json: true, form: true };
+        assert_eq!(refused(r#"{"message":"9 %"}"#, both, None), None);
+        assert_eq!(refused(r#"{"message":"123456"}"#, both, None), Some(Reason::TextTooLong));
+        assert_eq!(refused(r#"{"x":"&message=123456"}"#, both, None), Some(Reason::TextTooLong));
+        assert_eq!(refused(r#"{"x":"&message=123456"}"#, JSON, None), None);
+    }
+
+    /// A chat that streams by GET takes its message from the query.
+    #[test]
+    fn queries_have_the_same_caps() {
+        let reason = |query| guard().check_query(query, Api::Chat).err().map(|r| r.reason);
+        assert_eq!(reason("message=12345&q=%"), None);
+        assert_eq!(reason("message=123456"), Some(Reason::TextTooLong));
+        assert_eq!(reason("message=1&message=2"), Some(Reason::InvalidForm));
     }
 
     /// A path that can't be compiled is the operator's typing error, told at start.
     #[test]
     fn bad_paths_are_named() {
-        let kind = KindConfig { max: 1, fields: vec!["message".into()] };
-        let text = TextConfig { chat: kind.clone(), model: kind.clone(), speech: kind };
-        let error = BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, &[]).err().expect("bad");
-        assert_eq!(error.key, "text.chat.fields");
-        assert!(error.message.contains("message"), "{error}");
+        let key = |chat: &[&str], on_chats: &[&str]| {
+            let kind = KindConfig { max: 1, fields: Vec::new() };
+            let chat = ChatConfig { max: 1, fields: list(chat), on_chats: list(on_chats) };
+            let text = text::Config { chat, model: kind.clone(), speech: kind };
+            let error =
+                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, &[]).err().expect("bad");
+            assert!(error.message.contains("message"), "{error}");
+            error.key
+        };
+        assert_eq!(key(&["message"], &[]), "text.chat.fields");
+        assert_eq!(key(&[], &["message"]), "text.chat.on_chats");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderValue, response};
 use prometheus::Histogram;
 
-use super::body::{BodyGuard, Findings};
+use super::body::{BodyGuard, Findings, Syntax};
 use super::caps::Caps;
 use super::cidr::Addresses;
 use super::concurrency::Concurrency;
@@ -51,7 +51,11 @@ const WAY: &[(&str, &str, &str)] = &[
         "stands whatever follows, or refusals would be free probes",
     ),
     ("body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed"),
-    ("json, text", "shape, then lengths, in one walk", "before anything is drawn from what others share"),
+    (
+        "json, form, text",
+        "shape, then lengths, in one walk",
+        "before anything is drawn from what others share",
+    ),
     (
         "uploads",
         "form of multipart bodies, names, types and sizes of files",
@@ -187,9 +191,20 @@ impl Guards {
         self.cors.preflight(head)
     }
 
-    /// Everything that a JSON body decides.
-    pub fn check_body(&self, body: &[u8], api: Option<Api>, timers: &Timers) -> Result<Findings, Refusal> {
-        timed(timers.sampled(), &timers.body, || self.body.check(body, api))
+    /// What the query of a call to an API decides.
+    pub fn check_query(&self, query: &str, api: Api) -> Verdict {
+        self.body.check_query(query, api)
+    }
+
+    /// Everything that a body decides.
+    pub fn check_body(
+        &self,
+        body: &[u8],
+        syntax: Syntax,
+        api: Option<Api>,
+        timers: &Timers,
+    ) -> Result<Findings, Refusal> {
+        timed(timers.sampled(), &timers.body, || self.body.check(body, syntax, api))
     }
 
     /// What is to look at a body which is no JSON, if anything is.

@@ -12,6 +12,7 @@ pub mod cidr;
 pub mod concurrency;
 pub mod cors;
 mod fault;
+pub mod form;
 pub mod host;
 pub mod hygiene;
 pub mod json;
@@ -23,6 +24,7 @@ mod reason;
 pub mod security_headers;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod uploads;
 
 pub use chain::{GuardParts, Guards};

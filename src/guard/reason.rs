@@ -84,6 +84,8 @@ reasons! {
     UnsupportedCharset = "unsupported_charset", UNSUPPORTED_MEDIA_TYPE, Some(ValidationError);
     /// Not JSON, or JSON that two parsers could read differently, or beyond the shape caps.
     InvalidJson = "invalid_json", BAD_REQUEST, Some(ValidationError);
+    /// Not a form, or a form or query that two parsers could read differently, or beyond the shape caps.
+    InvalidForm = "invalid_form", BAD_REQUEST, Some(ValidationError);
     /// A text field is longer than allowed.
     TextTooLong = "text_too_long", UNPROCESSABLE_ENTITY, Some(ValidationError);
     /// A multipart body that two parsers could read differently.

@@ -152,7 +152,15 @@ pub fn recognise(method: &Method, path: &str, events: bool) -> Option<Api> {
     if BARE.iter().any(|bare| path.eq_ignore_ascii_case(bare)) {
         return Some(Api::OpenAi);
     }
-    if starts_with(path, "/api/chat") || first.eq_ignore_ascii_case("chat") || ends_with(path, "/chat") {
+    // Flowise, Botpress, Dify, LibreChat.
+    let apps = ["prediction", "converse"].iter().any(|name| has_segment(path, name))
+        || any(&["/chat-messages", "/completion-messages"])
+        || starts_with(path, "/api/agents/chat/");
+    if apps
+        || starts_with(path, "/api/chat")
+        || first.eq_ignore_ascii_case("chat")
+        || ends_with(path, "/chat")
+    {
         return Some(Api::Chat);
     }
     None
@@ -242,6 +250,11 @@ mod tests {
             ("/v1/models/m:batchGenerateContent", Api::Gemini),
             ("/v1/sound-generation", Api::ElevenLabs),
             ("/chat/stream", Api::Chat),
+            ("/api/v1/prediction/flow-id", Api::Chat),
+            ("/api/v1/bots/b/converse/u", Api::Chat),
+            ("/v1/chat-messages", Api::Chat),
+            ("/v1/completion-messages", Api::Chat),
+            ("/api/agents/chat/openAI", Api::Chat),
         ];
         for (path, api) in known {
             assert_eq!(recognise(&Method::POST, path, false), Some(api), "{path}");

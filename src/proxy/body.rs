@@ -35,6 +35,8 @@ pub enum Look {
     Json,
     /// Nothing but blanks as far as was looked; JSON may follow.
     Hidden,
+    /// A form, by its first field.
+    Form,
     /// Something else, or nothing.
     Other,
 }
@@ -74,6 +76,7 @@ impl BodyReader {
         Ok(match opener(self.first.as_deref().unwrap_or_default()) {
             Some(b'{' | b'[') => Look::Json,
             None if !session.is_body_done() => Look::Hidden,
+            _ if self.first.as_deref().is_some_and(looks_like_form) => Look::Form,
             _ => Look::Other,
         })
     }
@@ -200,16 +203,23 @@ pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
 pub enum Declared {
     /// JSON of any kind.
     Json,
+    /// A form without files.
+    Form,
     /// A form with files.
     Multipart,
-    /// Something else, or nothing.
+    /// There is no `Content-Type`; Rack, for one, then reads a form.
+    Untyped,
+    /// Something else.
     Other,
 }
 
 /// Reads `Content-Type`.
 pub fn declared_type(headers: &HeaderMap) -> Declared {
-    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
-    let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    let Some(value) = headers.get(CONTENT_TYPE).map(|v| v.as_bytes().trim_ascii()) else {
+        return Declared::Untyped;
+    };
+    // Some parsers stop at a comma or a space as well.
+    let essence = value.split(|b| matches!(b, b';' | b',' | b' ' | b'\t')).next().unwrap_or_default();
     let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
     let ends = |suffix: &str| {
         essence.len() > suffix.len()
@@ -217,6 +227,8 @@ pub fn declared_type(headers: &HeaderMap) -> Declared {
     };
     if is("application/json") || is("text/json") || ends("+json") {
         Declared::Json
+    } else if is("application/x-www-form-urlencoded") {
+        Declared::Form
     } else if essence.len() > 10 && essence[..10].eq_ignore_ascii_case(b"multipart/") {
         Declared::Multipart
     } else {
@@ -238,6 +250,13 @@ pub fn foreign_charset(headers: &HeaderMap) -> bool {
 /// byte order mark, or in UTF-16 or UTF-32 (which common libraries detect by themselves).
 pub fn looks_like_json(start: &[u8]) -> bool {
     matches!(opener(start), Some(b'{' | b'['))
+}
+
+/// Whether a body begins with a field of a form: a name without what would be encoded in one, then `=`.
+fn looks_like_form(start: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"*-._+%[]".contains(b);
+    let name = start.iter().take_while(|b| plain(b)).count();
+    name > 0 && start.get(name) == Some(&b'=')
 }
 
 /// The first byte that is neither white space nor part of a byte order mark or of a wider character's padding.
@@ -271,6 +290,17 @@ mod tests {
         }
     }
 
+    /// Rack reads a form where no Content-Type is given; a file of that kind must not be held for one.
+    #[test]
+    fn forms_are_seen_by_their_first_field() {
+        for start in [&b"a=1"[..], b"message=x", b"messages%5B0%5D[text]=", b"a.b+c=="] {
+            assert!(looks_like_form(start), "{start:?}");
+        }
+        for start in [&b""[..], b"=x", b"message", b"a b=c", b"<a href=x>", b"--boundary", b"a&b=c"] {
+            assert!(!looks_like_form(start), "{start:?}");
+        }
+    }
+
     fn typed(value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(value))])
     }
@@ -284,6 +314,12 @@ mod tests {
         assert_eq!(declared_type(&typed("Application/JSON;charset=utf-8")), Declared::Json);
         assert_eq!(declared_type(&typed("application/problem+json")), Declared::Json);
         assert_eq!(declared_type(&typed("multipart/form-data; boundary=x")), Declared::Multipart);
+        for form in ["application/x-www-form-urlencoded", "Application/X-WWW-Form-URLencoded ;charset=utf-8"]
+        {
+            assert_eq!(declared_type(&typed(form)), Declared::Form);
+        }
+        assert_eq!(declared_type(&typed("application/x-www-form-urlencoded, text/plain")), Declared::Form);
         assert_eq!(declared_type(&typed("text/plain")), Declared::Other);
+        assert_eq!(declared_type(&HeaderMap::new()), Declared::Untyped);
     }
 }

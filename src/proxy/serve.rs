@@ -24,6 +24,7 @@ use super::respond::{drain, dress};
 use super::route::Inspect;
 use super::upload::{Ahead, Arriving, Sending};
 use super::watch::{Gone, Watch};
+use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
 use crate::guard::limits::{Drawer, Draws};
@@ -155,6 +156,9 @@ impl Gate {
     async fn body_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<bool, Halt> {
         let Some(routed) = &ctx.routed else { return Ok(true) };
         let (route, api, websocket) = (routed.route.clone(), routed.api, routed.websocket);
+        if let (Some(api), Some(query)) = (api, routed.query()) {
+            route.guards.check_query(query, api)?;
+        }
         if session.is_body_empty() {
             self.admit_body(session, ctx).await?;
             if websocket {
@@ -171,29 +175,44 @@ impl Gate {
             // What is declared as JSON, or sent to a known API, will be held to that cap; the rest may be an upload.
             caps.check_length(length, kind)?;
         }
-        let known = declared == Declared::Json || (api.is_some() && declared != Declared::Multipart);
+        let known = matches!(declared, Declared::Json | Declared::Form)
+            || (api.is_some() && declared != Declared::Multipart);
         let mut reader = BodyReader::new(ctx.started, &route.timeouts, caps.min_rate());
         let look = reader.peek(session).await?;
-        let inspected = route.inspect == Inspect::Auto && (known || look != Look::Other);
+        let form = declared == Declared::Form || (declared == Declared::Untyped && look == Look::Form);
+        let json = matches!(look, Look::Json | Look::Hidden);
+        let inspected = route.inspect == Inspect::Auto && (known || json || form);
         if !inspected {
             self.upload(session, ctx, reader).await?;
             return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
-        if declared_json && body::foreign_charset(&session.req_header().headers) {
-            let detail = "A JSON body is UTF-8 (RFC 8259 §8.1); its Content-Type names another charset.";
+        if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
+            let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
             return Err(Refusal::new(Reason::UnsupportedCharset, detail, "").into());
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let mut held = self.bodies.share();
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
-        if declared_json || looks_like_json(&body) {
-            self.inspect(&body, ctx)?;
+        let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
+        self.inspect(&body, syntax, ctx)?;
+        if !syntax.json && !syntax.form {
+            self.look_at_upload(&body, session, ctx)?;
         }
         self.admit_body(session, ctx).await?;
         self.exchange(session, ctx, body.into(), None).await?;
         Ok(false)
+    }
+
+    /// A body that was read whole for its path's sake, and is no JSON, may be a file.
+    fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &Context) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        if let Some(mut upload) = routed.route.guards.begin_upload(&routed.head(session))? {
+            upload.feed(body)?;
+            upload.end()?;
+        }
+        Ok(())
     }
 
     /// Looks at the beginning of a body that streams, and then forwards it as it comes.
@@ -221,11 +240,11 @@ impl Gate {
         self.exchange(session, ctx, body, sending).await
     }
 
-    /// The body guards: JSON shape and text lengths; and the session that the body names, if the head named none.
-    fn inspect(&self, body: &[u8], ctx: &mut Context) -> Result<(), Halt> {
+    /// The body guards: shape and text lengths; and the session that the body names, if the head named none.
+    fn inspect(&self, body: &[u8], syntax: Syntax, ctx: &mut Context) -> Result<(), Halt> {
         let live = ctx.live.clone();
         let Some(routed) = &mut ctx.routed else { return Ok(()) };
-        let found = routed.route.guards.check_body(body, routed.api, &self.timers)?;
+        let found = routed.route.guards.check_body(body, syntax, routed.api, &self.timers)?;
         if let Some(session) = found.session {
             live.client.session_from_body(&mut routed.client, &session);
         }
@@ -361,7 +380,7 @@ fn expected_kind(api: Option<Api>, declared: Declared) -> BodyKind {
     match (api, declared) {
         (_, Declared::Multipart) => BodyKind::Other,
         (Some(api), _) if api.is_model() => BodyKind::Model,
-        (Some(_), _) | (None, Declared::Json) => BodyKind::Json,
-        (None, Declared::Other) => BodyKind::Other,
+        (Some(_), _) | (None, Declared::Json | Declared::Form) => BodyKind::Json,
+        (None, Declared::Untyped | Declared::Other) => BodyKind::Other,
     }
 }

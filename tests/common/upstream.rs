@@ -132,6 +132,12 @@ impl Upstream {
         requests.remove(0)
     }
 
+    /// The request that came last.
+    #[track_caller]
+    pub fn last(&self) -> Request {
+        self.requests().pop().expect("a request came")
+    }
+
     /// Fails if the gate so much as connected.
     #[track_caller]
     pub fn assert_untouched(&self) {

@@ -24,7 +24,8 @@ pub enum FaultKind {
     ControlCharacter,
     /// Half of an escaped UTF-16 pair without the other.
     LoneSurrogate,
-    /// Two members of one object have the same name once escapes are resolved.
+    /// Two members of one object have the same name once escapes are resolved and, where a rule names it, letter case
+    /// is put aside.
     DuplicateKey,
     /// More data after the value.
     TrailingData,
@@ -62,7 +63,10 @@ impl fmt::Display for Fault {
                 write!(f, "The body has an escaped surrogate without its other half at byte {at}.")
             }
             FaultKind::DuplicateKey => {
-                write!(f, "The body has an object that names the same member twice, again at byte {at}.")
+                write!(
+                    f,
+                    "The body has an object that names the same member twice, in whatever letter case, again at byte {at}."
+                )
             }
             FaultKind::TrailingData => write!(f, "The body goes on after its JSON value at byte {at}."),
             FaultKind::TooDeep { limit } => {

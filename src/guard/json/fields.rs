@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
+use super::fold::{fold, folded_lengths, folds_to};
+
 /// Members that lead on from a place where text is expected: parts (`{"type": "text", "text": …}`) and
 /// messages or results that hold parts again (`{"role": …, "content": …}`).
 const TEXT_MEMBERS: [&str; 2] = ["text", "content"];
@@ -23,7 +25,8 @@ pub enum RuleKind {
 /// One wanted place.
 ///
 /// A pattern is a JSON pointer (RFC 6901: `~1` for `/`, `~0` for `~`, a number names a member or an element)
-/// in which a segment `*` stands for any member or element. Names match case-sensitively, after unescaping.
+/// in which a segment `*` stands for any member or element. Names match after unescaping and whatever their letter
+/// case: some upstreams (Go's `encoding/json` among them) read `Message` where they mean `message`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule<'p> {
     /// Where, for example `/messages/*/content`; empty for the whole body.
@@ -79,7 +82,7 @@ impl std::error::Error for PatternError {}
 
 /// A place as the automaton knows it; an index into its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(u16);
+pub(in crate::guard) struct NodeId(u16);
 
 /// The place below which no rule matches.
 const NOWHERE: NodeId = NodeId(0);
@@ -88,9 +91,9 @@ const ROOT: NodeId = NodeId(1);
 
 #[derive(Default)]
 struct Node {
-    /// By name, where a rule names it.
-    members: Box<[(Box<[u8]>, NodeId)]>,
-    /// Bit n is set if a name of n (modulo 64) bytes is among `members`: most names are ruled out by it.
+    /// By folded name, where a rule names it.
+    members: Box<[(Box<str>, NodeId)]>,
+    /// Bit n is set if a name of n (modulo 64) bytes may fold to one of `members`: most names are ruled out by it.
     lengths: u64,
     other_member: NodeId,
     /// By index, where a rule names it.
@@ -124,27 +127,29 @@ impl FieldRules {
         Ok(Self { nodes: Builder::new(&paths).build()? })
     }
 
-    pub(super) fn root(&self) -> NodeId {
+    pub(in crate::guard) fn root(&self) -> NodeId {
         ROOT
     }
 
-    /// Where the member `name` (unescaped) of the object at `node` stands.
+    /// Where the member `name` (unescaped) of the object at `node` stands; and its folded name, if a rule names it.
     #[inline]
-    pub(super) fn member(&self, node: NodeId, name: &[u8]) -> NodeId {
+    pub(in crate::guard) fn member(&self, node: NodeId, name: &[u8]) -> (NodeId, Option<&str>) {
         if node == NOWHERE {
-            return NOWHERE;
+            return (NOWHERE, None);
         }
         let node = &self.nodes[usize::from(node.0)];
-        if node.lengths & length_bit(name) == 0 {
-            return node.other_member;
+        if node.lengths & length_bit(name.len()) == 0 {
+            return (node.other_member, None);
         }
-        let named = node.members.iter().find(|(member, _)| &**member == name);
-        named.map_or(node.other_member, |&(_, next)| next)
+        match node.members.iter().find(|(member, _)| folds_to(name, member)) {
+            Some((member, next)) => (*next, Some(member)),
+            None => (node.other_member, None),
+        }
     }
 
     /// Where element `index` of the array at `node` stands.
     #[inline]
-    pub(super) fn element(&self, node: NodeId, index: u32) -> NodeId {
+    pub(in crate::guard) fn element(&self, node: NodeId, index: u32) -> NodeId {
         let node = &self.nodes[usize::from(node.0)];
         let named = node.elements.iter().find(|(element, _)| *element == index);
         named.map_or(node.other_element, |&(_, next)| next)
@@ -152,7 +157,7 @@ impl FieldRules {
 
     /// Tags that want a string at `node`.
     #[inline]
-    pub(super) fn wanting_string(&self, node: NodeId) -> impl Iterator<Item = u16> {
+    pub(in crate::guard) fn wanting_string(&self, node: NodeId) -> impl Iterator<Item = u16> {
         let node = &self.nodes[usize::from(node.0)];
         node.texts.iter().chain(&node.values).copied()
     }
@@ -164,8 +169,8 @@ impl FieldRules {
     }
 }
 
-fn length_bit(name: &[u8]) -> u64 {
-    1 << (name.len() % 64)
+fn length_bit(bytes: usize) -> u64 {
+    1 << (bytes % 64)
 }
 
 /// A rule with its pattern taken apart.
@@ -177,7 +182,11 @@ struct Path {
 
 enum Segment {
     Any,
-    Named { member: String, element: Option<u32> },
+    /// `member` is folded.
+    Named {
+        member: String,
+        element: Option<u32>,
+    },
 }
 
 impl Path {
@@ -211,7 +220,7 @@ impl Segment {
         let member = segment.replace("~1", "/").replace("~0", "~");
         // RFC 6901 §4: an index has no leading zero.
         let element = member.parse().ok().filter(|index: &u32| index.to_string() == member);
-        Ok(Self::Named { member, element })
+        Ok(Self::Named { member: fold(&member), element })
     }
 }
 
@@ -269,14 +278,17 @@ impl<'r> Builder<'r> {
         }
         let mut members = Vec::new();
         for name in names {
-            members.push((name.as_bytes().into(), self.follow(set, Step::Member(Some(name)))?));
+            members.push((name.into(), self.follow(set, Step::Member(Some(name)))?));
         }
         let mut elements = Vec::new();
         for index in indices {
             elements.push((index, self.follow(set, Step::Element(Some(index)))?));
         }
         Ok(Node {
-            lengths: members.iter().fold(0, |bits, (name, _): &(Box<[u8]>, _)| bits | length_bit(name)),
+            lengths: members
+                .iter()
+                .flat_map(|(name, _): &(Box<str>, _)| folded_lengths(name))
+                .fold(0, |bits, length| bits | length_bit(length)),
             members: members.into(),
             other_member: self.follow(set, Step::Member(None))?,
             elements: elements.into(),

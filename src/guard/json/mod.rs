@@ -8,6 +8,7 @@
 mod differential;
 mod fault;
 mod fields;
+mod fold;
 mod names;
 mod scan;
 mod text;
@@ -16,7 +17,10 @@ mod token;
 use std::ops::Range;
 
 pub use fault::{Fault, FaultKind};
+pub(super) use fields::NodeId;
 pub use fields::{FieldRules, PatternError, Rule, RuleKind};
+pub(super) use fold::fold;
+pub(super) use names::Names;
 pub use scan::{Scratch, scan};
 pub use text::{RawStr, escape_into, splice};
 

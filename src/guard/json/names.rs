@@ -2,6 +2,9 @@
 //!
 //! Names lie on one stack; an object's names are those above the height at which it opened. A small object is
 //! searched through; a larger one is indexed by a hash with a random seed, so no body can choose its collisions.
+//!
+//! A name that a rule names lies here in its folded spelling, so that two spellings of it meet. All others lie here as
+//! written: a map of words may hold both `may` and `May`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -10,9 +13,9 @@ use super::text::RawStr;
 /// Up to this many names comparing them all is faster than hashing.
 const SEARCHED: usize = 8;
 
-/// A name's place: an offset into the body, or beyond its end into the unescaped names.
+/// A name's place: an offset into the body, or beyond its end into the names kept here.
 #[derive(Clone, Copy)]
-struct Name {
+pub(in crate::guard) struct Name {
     start: usize,
     length: usize,
     /// Where to look in the index; 0 for a name that isn't there.
@@ -20,10 +23,10 @@ struct Name {
 }
 
 #[derive(Default)]
-pub(super) struct Names {
+pub(in crate::guard) struct Names {
     stack: Vec<Name>,
-    /// Names that were written with escapes, one after the other.
-    unescaped: String,
+    /// Names that were written otherwise than they count, one after the other.
+    respelt: String,
     /// Linear probing, a power of two of slots, at most half of them full; a slot is a place in `stack` plus 1,
     /// 0 if free. The object that opened last leaves first, with all its names, so clearing a slot never breaks
     /// the chain of a name that stays.
@@ -38,27 +41,31 @@ impl Names {
         self.stack.len()
     }
 
-    /// Adds a name to the object that opened at height `first` and answers it unescaped; `None` if the object
-    /// has it already. `start` is the offset of `raw` in `body`.
+    /// The name that stands as `raw` at offset `start` of `body`, unescaped.
     #[inline]
-    pub(super) fn add<'n>(
-        &'n mut self,
-        body: &'n [u8],
-        first: usize,
-        raw: RawStr<'n>,
-        start: usize,
-    ) -> Option<&'n [u8]> {
-        let mut name = Name { start, length: raw.raw().len(), hash: 0 };
-        if raw.has_escapes() {
-            let before = self.unescaped.len();
-            raw.decode_into(&mut self.unescaped);
-            name = Name { start: body.len() + before, length: self.unescaped.len() - before, hash: 0 };
+    pub(super) fn read(&mut self, body: &[u8], raw: RawStr<'_>, start: usize) -> Name {
+        if !raw.has_escapes() {
+            return Name { start, length: raw.raw().len(), hash: 0 };
         }
+        self.keep(body, |respelt| raw.decode_into(respelt))
+    }
+
+    /// A name that is written in `body` otherwise than it counts: `write` appends how it counts.
+    pub(in crate::guard) fn keep(&mut self, body: &[u8], write: impl FnOnce(&mut String)) -> Name {
+        let before = self.respelt.len();
+        write(&mut self.respelt);
+        Name { start: body.len() + before, length: self.respelt.len() - before, hash: 0 }
+    }
+
+    /// Adds a name to the object that opened at height `first`; false if the object has it already.
+    #[inline]
+    #[must_use]
+    pub(in crate::guard) fn add(&mut self, body: &[u8], first: usize, mut name: Name) -> bool {
         let count = self.stack.len() - first;
         if count < SEARCHED {
             let bytes = self.bytes(body, name);
             if self.stack[first..].iter().any(|&other| self.bytes(body, other) == bytes) {
-                return None;
+                return false;
             }
             self.stack.push(name);
         } else {
@@ -70,12 +77,12 @@ impl Names {
             }
             name.hash = self.hash(body, first, name);
             if self.is_indexed(body, first, name) {
-                return None;
+                return false;
             }
             self.stack.push(name);
             self.index(self.stack.len() - 1);
         }
-        Some(self.bytes(body, name))
+        true
     }
 
     /// Forgets the names of the object that opened at height `first`, and of all inside of it.
@@ -90,19 +97,21 @@ impl Names {
     }
 
     /// Makes ready for the next body, keeping memory for an ordinary one only.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::guard) fn reset(&mut self) {
         self.close(0);
-        self.unescaped.clear();
+        self.respelt.clear();
         self.stack.shrink_to(256);
-        self.unescaped.shrink_to(4096);
+        self.respelt.shrink_to(4096);
         if self.slots.len() > 1024 {
             self.slots = Vec::new();
         }
     }
 
-    fn bytes<'n>(&'n self, body: &'n [u8], name: Name) -> &'n [u8] {
+    /// The name as it counts.
+    #[inline]
+    pub(super) fn bytes<'n>(&'n self, body: &'n [u8], name: Name) -> &'n [u8] {
         match name.start.checked_sub(body.len()) {
-            Some(start) => &self.unescaped.as_bytes()[start..start + name.length],
+            Some(start) => &self.respelt.as_bytes()[start..start + name.length],
             None => &body[name.start..name.start + name.length],
         }
     }
@@ -168,7 +177,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::guard::json::{Caps, FaultKind, FieldRules, Scratch, scan};
+    use crate::guard::json::{Caps, FaultKind, FieldRules, Rule, Scratch, scan};
 
     fn kind(body: &str) -> Option<FaultKind> {
         let caps = Caps { depth: 1_000, members: u32::MAX };
@@ -197,6 +206,31 @@ mod tests {
         }
     }
 
+    /// A parser that ignores case obeys one of the two, and not the one that was inspected; a map of words is no such
+    /// pair.
+    #[test]
+    fn a_name_in_two_cases_is_refused_where_a_rule_names_it() {
+        let rules = FieldRules::compile([Rule::text("/messages/*/task", 0)]).unwrap();
+        let kind = |body: &str| {
+            let caps = Caps::default();
+            let outcome = scan(body.as_bytes(), &caps, &rules, &mut Scratch::default(), &mut |_| {});
+            outcome.err().map(|fault| fault.kind)
+        };
+        let twice = Some(FaultKind::DuplicateKey);
+        assert_eq!(kind(r#"{"messages":[],"Messages":[]}"#), twice);
+        for (first, second) in
+            [("task", "TASK"), ("Task", "tasK"), ("ta\u{17f}k", "task"), ("task", r"TAS\u212a")]
+        {
+            for between in ["", &format!("{},", members(20).join(","))] {
+                let body = format!(r#"{{"messages":[{{"{first}":1,{between}"{second}":2}}]}}"#);
+                assert_eq!(kind(&body), twice, "{body}");
+                let elsewhere = format!(r#"{{"words":{{"{first}":1,{between}"{second}":2}}}}"#);
+                assert_eq!(kind(&elsewhere), None, "{elsewhere}");
+            }
+        }
+        assert_eq!(kind(r#"{"may":1,"May":2,"messages":{"a":1,"A":{"task":1},"B":{"TASK":2}}}"#), None);
+    }
+
     /// Inner objects of the same names, closed in the midst of the outer one, must neither hide nor feign a repeat.
     #[test]
     fn objects_inside_of_each_other_keep_their_names_apart() {
@@ -215,19 +249,11 @@ mod tests {
         for _ in 0..3 {
             let outer = names.height();
             for start in 0..20 {
-                assert!(
-                    names
-                        .add(body.as_bytes(), outer, RawStr::new(&body[start..=start], false), start)
-                        .is_some()
-                );
+                assert!(names.add(body.as_bytes(), outer, Name { start, length: 1, hash: 0 }));
             }
             let inner = names.height();
             for start in 0..26 {
-                assert!(
-                    names
-                        .add(body.as_bytes(), inner, RawStr::new(&body[start..=start], false), start)
-                        .is_some()
-                );
+                assert!(names.add(body.as_bytes(), inner, Name { start, length: 1, hash: 0 }));
             }
             assert_eq!(names.indexed, 46);
             names.close(inner);

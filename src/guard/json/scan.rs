@@ -200,8 +200,16 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
         }
         self.members += 1;
         let raw = RawStr::new(&self.text[start + 1..end], escaped);
-        let name = self.scratch.names.add(self.body, names, raw, start + 1);
-        let place = self.rules.member(node, name.ok_or(FaultKind::DuplicateKey.at(start))?);
+        let known = &mut self.scratch.names;
+        let mut name = known.read(self.body, raw, start + 1);
+        let written = known.bytes(self.body, name);
+        let (place, folded) = self.rules.member(node, written);
+        if let Some(folded) = folded.filter(|folded| folded.as_bytes() != written) {
+            name = known.keep(self.body, |names| names.push_str(folded));
+        }
+        if !known.add(self.body, names, name) {
+            return Err(FaultKind::DuplicateKey.at(start));
+        }
         self.at = end + 1;
         self.skip_space();
         if self.peek() != Some(b':') {
@@ -432,12 +440,16 @@ mod tests {
         assert_eq!(found(&rules, r#"{"model": {"model": "x"}, "stream": [true]}"#), []);
     }
 
-    /// An escaped name reads the same to the upstream; here it must not hide the field.
+    /// An escaped name, or one in capitals, reads the same to the upstream; here it must not hide the field.
     #[test]
-    fn names_match_unescaped_and_by_case() {
-        let rules = rules(&["/message", "/a~1b/~0", "/~01"], &[]);
+    fn names_match_unescaped_in_any_case() {
+        let rules = rules(&["/message", "/a~1b/~0", "/~01", "/chatInput"], &[]);
         assert_eq!(found(&rules, r#"{"m\u0065ssage": "x"}"#), pairs(&[(0, "x")]));
-        assert_eq!(found(&rules, r#"{"Message": "x", "message ": "y"}"#), []);
+        for name in ["Message", "MESSAGE", "me\u{17f}\u{17f}age", r"me\u017f\u017fag\u0045"] {
+            assert_eq!(found(&rules, &format!(r#"{{"{name}": "x"}}"#)), pairs(&[(0, "x")]), "{name}");
+        }
+        assert_eq!(found(&rules, r#"{"CHATINPUT": [{"TEXT": "x"}]}"#), pairs(&[(3, "x")]));
+        assert_eq!(found(&rules, r#"{"message ": "y", "messages": "z"}"#), []);
         assert_eq!(found(&rules, r#"{"a\/b": {"~": "x"}}"#), pairs(&[(1, "x")]));
         assert_eq!(found(&rules, r#"{"~1": "x", "/": "y"}"#), pairs(&[(2, "x")]));
         let long = "n".repeat(100);

@@ -83,6 +83,13 @@ impl Writer<'_> {
             "~",
             "0",
             "Message",
+            "MESSAGE",
+            "Messages",
+            "Text",
+            "CONTENT",
+            "in\u{131}put",
+            "\u{17f}y\u{17f}tem",
+            r"max_to\u212aens",
         ]);
         match self.random.below(20) {
             0 => self.string(),

@@ -5,6 +5,11 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+/// Simple case folding as far as it ends in ASCII.
+fn fold(name: &str) -> String {
+    name.to_ascii_lowercase().replace('\u{17f}', "s").replace('\u{212a}', "k")
+}
+
 /// What serde_json reads, with members that come twice kept.
 #[derive(Debug, PartialEq)]
 pub enum Tree {
@@ -107,7 +112,7 @@ impl Tree {
             }
             Tree::Object(members) => {
                 for (member, value) in members {
-                    if *segment == "*" || *member == name {
+                    if *segment == "*" || fold(member) == fold(&name) {
                         value.at(rest, places);
                     }
                 }
@@ -116,13 +121,38 @@ impl Tree {
         }
     }
 
+    /// Whether an object on the way of a pattern has the name that leads on in two letter cases; below a text, `text`
+    /// and `content`.
+    pub fn is_ambiguous(&self, segments: &[&str], text: bool) -> bool {
+        let Tree::Object(members) = self else {
+            let rest = segments.split_first().map_or(segments, |(_, rest)| rest);
+            let leads = |i: usize| segments.first().is_none_or(|s| *s == "*" || *s == i.to_string());
+            let mut children = self.children().into_iter().enumerate();
+            return (text || !segments.is_empty())
+                && children.any(|(i, child)| leads(i) && child.is_ambiguous(rest, text));
+        };
+        let (names, rest) = match segments.split_first() {
+            Some((segment, rest)) => (vec![segment.replace("~1", "/").replace("~0", "~")], rest),
+            None if text => (vec!["text".into(), "content".into()], segments),
+            None => return false,
+        };
+        names.iter().any(|name| {
+            let leading: Vec<_> = members
+                .iter()
+                .filter(|(m, _)| *name == "*" || fold(m) == fold(name))
+                .map(|(_, v)| v)
+                .collect();
+            (*name != "*" && leading.len() > 1) || leading.iter().any(|v| v.is_ambiguous(rest, text))
+        })
+    }
+
     /// All strings of a text in any of its shapes.
     pub fn texts<'t>(&'t self, texts: &mut Vec<&'t Tree>) {
         match self {
             Tree::Text(_) => texts.push(self),
             Tree::Array(elements) => elements.iter().for_each(|element| element.texts(texts)),
             Tree::Object(members) => {
-                let parts = members.iter().filter(|(name, _)| name == "text" || name == "content");
+                let parts = members.iter().filter(|(name, _)| ["text", "content"].contains(&&*fold(name)));
                 parts.for_each(|(_, value)| value.texts(texts));
             }
             _ => {}

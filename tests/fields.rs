@@ -1,0 +1,186 @@
+//! The fields that hold text are found however a client spells, nests or encodes them, and pass untouched where they fit.
+
+mod common;
+
+use common::{Ask, BOTH, Upstream, Via, assert_refused, gate};
+
+/// One character more than a person may type.
+fn long() -> String {
+    "x".repeat(4001)
+}
+
+fn form(target: &str, body: String) -> Ask {
+    Ask::new("POST", target).field("content-type", "application/x-www-form-urlencoded").body(body)
+}
+
+/// Go upstreams read `Message` for `message`: spelt so, a text of any length would reach the model.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_in_another_case_is_the_same_field() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    for via in BOTH {
+        for name in ["Message", "MESSAGE", "me\u{17f}\u{17f}age", r"Mes\u0053age", "ChatInput", "QUESTION"] {
+            let ask = Ask::post("/api/data", format!(r#"{{"{name}":"{}"}}"#, long()));
+            assert_refused(&gate.ask(via, &ask).await, 422, "text_too_long");
+        }
+        for twice in [r#"{"message":"a","Message":"b"}"#, r#"{"messages":[{"content":"a","CONTENT":"b"}]}"#] {
+            assert_refused(&gate.ask(via, &Ask::post("/api/data", twice)).await, 400, "invalid_json");
+        }
+        gate.forget_draws();
+    }
+    upstream.assert_untouched();
+    for honest in [r#"{"may":1,"May":2}"#, r#"{"vocab":{"message":1,"Message":2}}"#] {
+        assert_eq!(gate.ask(Via::H1, &Ask::post("/api/data", honest)).await.status, 200, "{honest}");
+    }
+}
+
+/// Each app has its own shape of message; one that the defaults don't know is not capped at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_defaults_know_what_chat_apps_send() {
+    let upstream = Upstream::ok().await;
+    // Both kinds at one cap, so that one length shows which places are looked at.
+    let gate = gate(upstream.address(), "text: {chat: {max: 50}, model: {max: 50}}\n");
+    let shapes = [
+        ("Rasa", "/webhooks/rest/webhook", r#"{"sender":"a","message":"$"}"#),
+        ("n8n", "/webhook/a/chat", r#"{"action":"sendMessage","sessionId":"s","chatInput":"$"}"#),
+        ("n8n, items", "/webhook/a", r#"[{"sessionId":"s","chatInput":"$"}]"#),
+        ("Flowise", "/api/v1/prediction/f", r#"{"question":"$","history":[]}"#),
+        (
+            "Flowise, history",
+            "/api/v1/prediction/f",
+            r#"{"question":"a","history":[{"role":"userMessage","content":"$"}]}"#,
+        ),
+        (
+            "Flowise 1, history",
+            "/api/v1/prediction/f",
+            r#"{"question":"a","history":[{"type":"userMessage","message":"$"}]}"#,
+        ),
+        ("Dify", "/v1/chat-messages", r#"{"inputs":{},"query":"$","user":"u"}"#),
+        ("Dify, inputs", "/v1/completion-messages", r#"{"inputs":{"topic":"$"},"user":"u"}"#),
+        ("LibreChat", "/api/agents/chat/openAI", r#"{"text":"$","sender":"User"}"#),
+        ("Botpress", "/api/v1/bots/b/converse/u", r#"{"type":"text","text":"$"}"#),
+        ("Botpress, payload", "/api/chat", r#"{"payload":{"type":"text","text":"$"}}"#),
+        (
+            "Vercel AI SDK",
+            "/api/chat",
+            r#"{"id":"c","messages":[{"role":"user","parts":[{"type":"text","text":"$"}]}]}"#,
+        ),
+        ("Open WebUI", "/api/chat/completions", r#"{"messages":[{"role":"user","content":"$"}]}"#),
+        ("LangServe", "/chain/invoke", r#"{"input":"$"}"#),
+        ("LangServe, members", "/chain/invoke", r#"{"input":{"topic":"$"}}"#),
+        (
+            "LangServe, messages",
+            "/chain/stream",
+            r#"{"input":{"messages":[{"type":"human","content":"$"}]}}"#,
+        ),
+        ("LangServe, batch", "/chain/batch", r#"{"inputs":["a","$"]}"#),
+        ("TGI", "/generate", r#"{"inputs":"$","parameters":{}}"#),
+        ("Gemini", "/v1beta/models/m:generateContent", r#"{"contents":[{"parts":[{"text":"$"}]}]}"#),
+        ("Gemini, one part", "/v1beta/models/m:generateContent", r#"{"contents":{"parts":{"text":"$"}}}"#),
+        ("Anthropic", "/v1/messages", r#"{"system":[{"type":"text","text":"$"}],"messages":[]}"#),
+        (
+            "OpenAI Responses",
+            "/v1/responses",
+            r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"$"}]}]}"#,
+        ),
+        ("messages deeper down", "/api/assistant", r#"{"data":{"messages":[{"content":"$"}]}}"#),
+        ("a string", "/api/chat", r#""$""#),
+        ("strings", "/api/data", r#"["a","$"]"#),
+        ("messages", "/api/chat", r#"[{"role":"user","content":"a"},{"role":"user","content":"$"}]"#),
+    ];
+    for (app, path, body) in shapes {
+        for (length, status) in [(50, 200), (51, 422)] {
+            let answer = gate.ask(Via::H1, &Ask::post(path, body.replace('$', &"x".repeat(length)))).await;
+            assert_eq!(answer.status, status, "{app}: {length}: {}", answer.text());
+        }
+        gate.forget_draws();
+    }
+}
+
+/// A form is how plain web pages send what was typed; its fields have the same caps, and the app gets it byte for byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_are_held_to_the_same_caps() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let long = long();
+    for via in BOTH {
+        for path in ["/api/chat", "/contact"] {
+            for body in [
+                format!("a=1&message={long}"),
+                format!("MESS%41GE={long}"),
+                format!("message[]={long}"),
+                format!("message={}", "%C3%A9".repeat(4001)),
+                format!("user.input={long}"),
+            ] {
+                assert_refused(&gate.ask(via, &form(path, body)).await, 422, "text_too_long");
+            }
+            gate.forget_draws();
+            for body in [
+                "message=a&message=b",
+                "a=100%",
+                "a=1;message=b",
+                "message=%ff",
+                "message%00=x",
+                "message=%e9&a",
+            ] {
+                assert_refused(&gate.ask(via, &form(path, body.into())).await, 400, "invalid_form");
+            }
+            gate.forget_draws();
+        }
+        let untyped = Ask::new("POST", "/contact").body(format!("message={long}"));
+        assert_refused(&gate.ask(via, &untyped).await, 422, "text_too_long");
+        let charset = Ask::new("POST", "/contact")
+            .field("content-type", "application/x-www-form-urlencoded; charset=ibm037")
+            .body("message=a");
+        assert_refused(&gate.ask(via, &charset).await, 415, "unsupported_charset");
+        let large = form("/contact", format!("file={}", "x".repeat(1 << 20)));
+        assert_refused(&gate.ask(via, &large).await, 413, "body_too_large");
+        gate.forget_draws();
+    }
+    upstream.assert_untouched();
+
+    for (body, unsized_body) in
+        [("message=a+b%20%c3%A9&tag=1&tag=2&latin=%e9&x[y]=;&&=\n", false), ("a=1", true)]
+    {
+        for via in BOTH {
+            let ask = form("/contact", body.into());
+            let ask = if unsized_body { ask.with_unsized_body() } else { ask };
+            assert_eq!(gate.ask(via, &ask).await.status, 200, "{body}");
+            assert_eq!(upstream.last().body, body.as_bytes());
+        }
+    }
+}
+
+/// `curl -d '{…}'` calls JSON a form: it has to work as before, and to be inspected as both.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_is_called_a_form_is_both() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let honest = r#"{"message":"9 % of it; that's <1 & more"}"#;
+    assert_eq!(gate.ask(Via::H1, &form("/api/chat", honest.into())).await.status, 200);
+    for body in [format!(r#"{{"message":"{}"}}"#, long()), format!(r#"{{"x":"&message={}"}}"#, long())] {
+        assert_refused(&gate.ask(Via::H1, &form("/api/chat", body)).await, 422, "text_too_long");
+    }
+}
+
+/// A chat that streams its answer by GET takes its message from the query.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_of_chats_are_held_to_the_same_caps() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let stream = |query: &str| Ask::get(format!("/chat/stream?{query}")).field("accept", "text/event-stream");
+    for via in BOTH {
+        for query in [format!("message={}", long()), format!("a=1&Chat%49nput={}", long())] {
+            assert_refused(&gate.ask(via, &stream(&query)).await, 422, "text_too_long");
+            let post = Ask::post(format!("/api/chat?{query}"), "{}");
+            assert_refused(&gate.ask(via, &post).await, 422, "text_too_long");
+        }
+        assert_refused(&gate.ask(via, &stream("message=a&message=b")).await, 400, "invalid_form");
+        gate.forget_draws();
+    }
+    upstream.assert_untouched();
+    for ask in [stream("message=a%20b&x=100%&x=2"), Ask::get(format!("/search?message={}", long()))] {
+        assert_eq!(gate.ask(Via::H1, &ask).await.status, 200, "{}", ask.target);
+        assert_eq!(upstream.last().line(), format!("GET {}", ask.target));
+    }
+}
