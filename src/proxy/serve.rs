@@ -124,11 +124,11 @@ impl Gate {
     async fn head_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
-        ctx.live.panic_if_asked(&routed.path);
+        ctx.live.panic_if_asked(routed.target.path());
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers)?;
-        let status = ctx.live.is_status_path(&routed.path, head.method);
+        let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
         self.draw(&guards.limits.head_draws(&drawer)).await?;
@@ -288,7 +288,7 @@ impl Gate {
         {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let uri = Uri::try_from(&*routed.target)
+        let uri = Uri::try_from(routed.target.as_str())
             .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
         let mut request = http::Request::new(body);
         *request.method_mut() = request_head.method.clone();
