@@ -336,7 +336,7 @@ async fn a_silent_websocket_ends() {
 async fn a_websocket_that_is_not_taken_up_ends() {
     let upstream = Upstream::scripted(|mut peer| async move {
         peer.request().await;
-        tokio::time::sleep(Duration::from_secs(8)).await;
+        std::future::pending().await
     })
     .await;
     let gate = gate(upstream.address(), "timeouts: {first_byte: 300ms}\n");
