@@ -45,9 +45,10 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked --profile dist
 
-fuzz: deps ## The scanners of JSON and multipart against other parsers, a million cases
+fuzz: deps ## JSON against serde_json, a million cases; multipart against multer; the sanitizer against html5ever
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
 	MULTIPART_CASES=250000 $(CARGO) test --locked --release --lib multipart
+	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
 
 # Pingora builds zlib-ng with cmake; a C compiler and curl are the others that a bare machine may lack.
 deps:
