@@ -266,7 +266,7 @@ impl Gate {
         session: &mut ServerSession,
         ctx: &mut Context,
         body: RequestBody,
-        upload: Option<Sending>,
+        upload: Option<Box<Sending>>,
     ) -> Result<(), Halt> {
         ctx.carriage = if upload.is_some() { Carriage::Passthrough } else { Carriage::Exchange };
         let Some(routed) = &ctx.routed else { return Ok(()) };

@@ -68,7 +68,7 @@ pub enum Ahead {
     /// All of it.
     Whole(Bytes, Held),
     /// Some of it.
-    Begun(Sending, RequestBody),
+    Begun(Box<Sending>, RequestBody),
 }
 
 impl Arriving {
@@ -104,7 +104,8 @@ impl Arriving {
         }
         let (to, body) = RequestBody::arriving();
         let ahead = Some((ahead, held));
-        Ok(Ahead::Begun(Sending { arriving: self, to: Some(to), ahead, stalled: None }, body))
+        let sending = Sending { arriving: self, to: Some(to), ahead, stalled: None };
+        Ok(Ahead::Begun(Box::new(sending), body))
     }
 
     /// The next piece, once the guards have seen it; `None` at the end. Safe to drop and call again.

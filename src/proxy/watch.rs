@@ -18,12 +18,12 @@ pub struct Gone;
 /// next request are not either: a paid call must not be lost to them.
 pub struct Watch {
     blind: bool,
-    upload: Option<Sending>,
+    upload: Option<Box<Sending>>,
 }
 
 impl Watch {
     /// Starts watching; what is not an `upload` must have been read whole.
-    pub fn new(session: &mut ServerSession, upload: Option<Sending>) -> Self {
+    pub fn new(session: &mut ServerSession, upload: Option<Box<Sending>>) -> Self {
         session.set_abort_on_close(false);
         Self { blind: false, upload }
     }
