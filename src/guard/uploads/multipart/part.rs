@@ -37,7 +37,7 @@ impl<'a> Part<'a> {
                 part.content_type(value)?;
             } else if is("content-transfer-encoding") {
                 let plain = |known: &&str| value.eq_ignore_ascii_case(known.as_bytes());
-                if !["binary", "8bit", "7bit"].iter().any(|known| plain(&known)) {
+                if !["binary", "8bit", "7bit"].iter().any(plain) {
                     return Err(Fault::Nested);
                 }
             } else if is("content-encoding") || is("transfer-encoding") {
