@@ -13,6 +13,7 @@ use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
     body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
+    uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -192,6 +193,8 @@ pub struct RouteFile {
     pub leaks: Toggle<leaks::Config>,
     /// Caps on heads and bodies.
     pub caps: caps::Config,
+    /// Files that are sent.
+    pub uploads: Toggle<uploads::Config>,
     /// Caps on the shape of JSON and forms.
     pub json: body::JsonConfig,
     /// Caps on the length of texts.

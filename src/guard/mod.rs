@@ -26,6 +26,7 @@ pub mod security_headers;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod uploads;
 
 pub use chain::{GuardParts, Guards};
 pub use fault::Fault;

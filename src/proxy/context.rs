@@ -105,8 +105,6 @@ pub struct Context {
     pub carriage: Carriage,
     /// Why it was refused or failed, once it was.
     pub refusal: Option<Refusal>,
-    /// Body bytes received so far, in passthrough.
-    pub received: u64,
     /// From the call to the upstream's head.
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.

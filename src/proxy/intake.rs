@@ -36,7 +36,6 @@ impl Gate {
             head_passed: false,
             carriage: Carriage::Gate,
             refusal: None,
-            received: 0,
             upstream_first_byte: None,
             upstream_called: None,
             rotation: None,
