@@ -45,8 +45,9 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked
 
-fuzz: deps ## The scanner against serde_json, a million cases
+fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever, 100,000
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
+	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
 
 # Pingora builds zlib-ng with cmake; a C compiler and curl are the others that a bare machine may lack.
 deps:

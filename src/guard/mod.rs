@@ -21,6 +21,7 @@ pub mod limits;
 pub mod origin;
 pub mod origin_list;
 mod reason;
+pub mod sanitize;
 pub mod security_headers;
 #[cfg(test)]
 mod testing;
