@@ -63,7 +63,8 @@ async fn every_metric_is_described_as_it_is() {
     let gate = gate(upstream.address(), "");
     gate.ask(Via::H1, &Ask::chat()).await;
     gate.ask(Via::H1, &Ask::post("/api/chat", "{")).await;
-    gate.access_log("invalid_json").await;
+    gate.ask(Via::H1, &Ask::post("/api/chat", r#"{"message":"<script>"}"#)).await;
+    gate.events("threat_detected").await;
     let text = gate.admin_ask(&Ask::get("/metrics")).await.text();
     let mut real = BTreeMap::new();
     for line in text.lines() {
@@ -91,7 +92,7 @@ async fn every_member_of_every_document_is_described() {
     let gate = gate(upstream.address(), "limits: {ai: {windows: [2/min]}}\n");
     let mut answers = Vec::new();
     for target in ["/api/chat?page=1", "/v1/chat/completions", "/v1/messages", "/api/chat"] {
-        answers.push(gate.ask(Via::H1, &telling(Ask::post(target, r#"{"message":"hello"}"#))).await);
+        answers.push(gate.ask(Via::H1, &telling(Ask::post(target, r#"{"message":"<script>"}"#))).await);
     }
     assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 429, 429]);
     answers.push(gate.ask(Via::H1, &telling(Ask::get("/auth/rate-limit-status"))).await);

@@ -11,7 +11,8 @@ pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
+    text,
 };
 use crate::observe::{AccessFormat, LogTarget};
 use crate::proxy::api::Api;
@@ -189,6 +190,8 @@ pub struct RouteFile {
     pub json: body::JsonConfig,
     /// Caps on the length of texts.
     pub text: text::Config,
+    /// What texts may hold.
+    pub sanitize: Toggle<sanitize::Config>,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.

@@ -88,6 +88,8 @@ reasons! {
     InvalidForm = "invalid_form", BAD_REQUEST, Some(ValidationError);
     /// A text field is longer than allowed.
     TextTooLong = "text_too_long", UNPROCESSABLE_ENTITY, Some(ValidationError);
+    /// A text holds what a page would run, and may not or can't be made harmless.
+    ThreatDetected = "threat_detected", UNPROCESSABLE_ENTITY, Some(SecurityAlert);
     /// A rate limit was met.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many requests in flight for this subject.

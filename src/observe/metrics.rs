@@ -44,6 +44,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     refusals: IntCounterVec,
+    sanitized: IntCounterVec,
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     guard_seconds: HistogramVec,
@@ -112,6 +113,11 @@ impl Metrics {
                 "Requests that were refused or failed, by reason.",
                 &RouteSeries::REFUSAL_LABELS,
             )?,
+            sanitized: families.counters(
+                "sanitized_total",
+                "Requests with texts that held what their sink may not get, by what it was.",
+                &RouteSeries::SANITIZED_LABELS,
+            )?,
             request_seconds: families.histogram(
                 "request_duration_seconds",
                 "From the request's head to the last byte of its answer.",
@@ -168,7 +174,7 @@ impl Metrics {
 
     /// The series of a route; the same counters for the same name.
     pub fn route(&self, name: &str) -> RouteSeries {
-        RouteSeries::new(name, &self.requests, &self.refusals, &self.request_seconds)
+        RouteSeries::new(name, &self.requests, &self.refusals, &self.sanitized, &self.request_seconds)
     }
 
     /// The series of an upstream; the same counters for the same name.

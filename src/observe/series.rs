@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
+use crate::guard::sanitize::{Kind, Kinds, Sink};
 use crate::guard::{Reason, Traffic};
 
 /// Methods that have a label of their own (RFC 9110 §9, RFC 5789); a client can invent others.
@@ -20,6 +21,7 @@ pub struct RouteSeries {
     name: Box<str>,
     requests: Lazily,
     refusals: Lazily,
+    sanitized: Lazily,
     seconds: Histogram,
 }
 
@@ -56,17 +58,21 @@ impl RouteSeries {
     pub(super) const REQUEST_LABELS: [&'static str; 4] = ["route", "traffic", "status_class", "method"];
     /// Labels of the refusals family, the route first.
     pub(super) const REFUSAL_LABELS: [&'static str; 2] = ["route", "reason"];
+    /// Labels of the family of sanitized texts, the route first.
+    pub(super) const SANITIZED_LABELS: [&'static str; 3] = ["route", "sink", "kind"];
 
     pub(super) fn new(
         name: &str,
         requests: &IntCounterVec,
         refusals: &IntCounterVec,
+        sanitized: &IntCounterVec,
         seconds: &HistogramVec,
     ) -> Self {
         Self {
             name: name.into(),
             requests: Lazily::new(requests, TRAFFIC.len() * CLASSES.len() * METHODS.len()),
             refusals: Lazily::new(refusals, Reason::ALL.len()),
+            sanitized: Lazily::new(sanitized, Sink::ALL.len() * Kind::ALL.len()),
             seconds: seconds.with_label_values(&[name]),
         }
     }
@@ -98,6 +104,13 @@ impl RouteSeries {
 
     pub(super) fn refusal(&self, reason: Reason) {
         self.refusals.inc(reason as usize, || [reason.code()], &self.name);
+    }
+
+    pub(super) fn sanitized(&self, sink: Sink, found: Kinds) {
+        for kind in found.iter() {
+            let cell = sink as usize * Kind::ALL.len() + kind as usize;
+            self.sanitized.inc(cell, || [sink.name(), kind.name()], &self.name);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::live::Live;
 use super::route::Route;
 use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
+use crate::guard::sanitize::Sightings;
 use crate::guard::{Refusal, Traffic};
 use crate::observe::Carriage;
 use crate::server::InFlight;
@@ -67,6 +68,8 @@ pub struct Context {
     pub carriage: Carriage,
     /// Why it was refused or failed, once it was.
     pub refusal: Option<Refusal>,
+    /// What was found in its texts.
+    pub seen: Sightings,
     /// Body bytes received so far, in passthrough.
     pub received: u64,
     /// From the call to the upstream's head.

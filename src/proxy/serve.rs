@@ -109,6 +109,7 @@ impl Gate {
         understood?;
         self.head_stage(session, ctx).await?;
         ctx.head_passed = true;
+        self.inspect_target(ctx)?;
         if self.body_stage(session, ctx).await? {
             ctx.carriage = Carriage::Passthrough;
             return Ok(());
@@ -152,9 +153,6 @@ impl Gate {
     async fn body_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<bool, Halt> {
         let Some(routed) = &ctx.routed else { return Ok(true) };
         let (route, api, websocket) = (routed.route.clone(), routed.api, routed.websocket);
-        if let (Some(api), Some(query)) = (api, routed.query()) {
-            route.guards.check_query(query, api)?;
-        }
         if session.is_body_empty() {
             self.admit_body(session, ctx).await?;
             if websocket {
@@ -196,21 +194,34 @@ impl Gate {
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
         let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
-        self.inspect(&body, syntax, ctx)?;
+        let body = self.inspect(body, syntax, ctx)?;
         self.admit_body(session, ctx).await?;
         self.exchange(session, ctx, body).await?;
         Ok(false)
     }
 
-    /// The body guards: shape and text lengths; and the session that the body names, if the head named none.
-    fn inspect(&self, body: &[u8], syntax: Syntax, ctx: &mut Context) -> Result<(), Halt> {
-        let live = ctx.live.clone();
+    /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.
+    fn inspect_target(&self, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &mut ctx.routed else { return Ok(()) };
-        let found = routed.route.guards.check_body(body, syntax, routed.api, &self.timers)?;
+        let found = routed.route.guards.check_target(&routed.path, routed.query(), routed.api)?;
+        if let Some(target) = found.rewritten {
+            routed.target = target.into();
+        }
+        ctx.seen.extend(found.seen);
+        Ok(())
+    }
+
+    /// The body guards: shape, length and content of texts; and the session that the body names, if the head named none.
+    /// Answers the body as it is to be forwarded.
+    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
+        let live = ctx.live.clone();
+        let Some(routed) = &mut ctx.routed else { return Ok(body) };
+        let found = routed.route.guards.check_body(&body, syntax, routed.api, &self.timers)?;
         if let Some(session) = found.session {
             live.client.session_from_body(&mut routed.client, &session);
         }
-        Ok(())
+        ctx.seen.extend(found.seen);
+        Ok(found.rewritten.map_or(body, Bytes::from))
     }
 
     /// Draws what depends on the body: all granted, or nothing taken.
