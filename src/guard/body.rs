@@ -210,6 +210,9 @@ pub(super) fn threat(what: &str, seen: &Sightings) -> Refusal {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::guard::text::{ChatConfig, KindConfig};
