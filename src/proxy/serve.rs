@@ -5,14 +5,14 @@ use std::panic::AssertUnwindSafe;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
 use http_body_util::Full;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use tracing::error;
 
 use super::Gate;
-use super::api::Api;
+use super::api::{self, Api};
 use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
@@ -203,7 +203,11 @@ impl Gate {
     /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.
     fn inspect_target(&self, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &mut ctx.routed else { return Ok(()) };
-        let found = routed.route.guards.check_target(&routed.path, routed.query(), routed.api)?;
+        // By the path alone: a chat that does not say that it streams is asked by GET all the same.
+        let asked = || api::recognise(&Method::POST, &routed.path, true);
+        let query = routed.query();
+        let api = routed.api.or(routed.route.api).or_else(|| query.and_then(|_| asked()));
+        let found = routed.route.guards.check_target(&routed.path, query, api)?;
         if let Some(target) = found.rewritten {
             routed.target = target.into();
         }
