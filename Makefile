@@ -43,7 +43,7 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 	python3 -m unittest discover -s benches/side_by_side
 	python3 benches/side_by_side/run.py $(MEASURED) $(BENCH_FLAGS)
 	python3 benches/side_by_side/instructions.py $(MEASURED)
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --profile dist
 
 fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever, 100,000
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json

@@ -58,8 +58,8 @@ impl<'a> Host<'a> {
                 _ => return None,
             }
         }
-        let last = name.rsplit('.').next().unwrap_or(name);
-        if label == 0 {
+        let last = name.get(name.len() - label..).unwrap_or_default();
+        if last.is_empty() {
             return None;
         }
         if is_number(last) {

@@ -8,13 +8,11 @@ mod fields;
 mod h1;
 mod h2;
 mod request_line;
-mod scan;
 mod unreadable;
 mod values;
 
 pub use h1::check_raw_head;
 pub use h2::check_h2_head;
-pub use scan::{HeadScanner, Scan, head_end};
 pub use unreadable::Unreadable;
 
 use std::borrow::Cow;

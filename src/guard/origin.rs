@@ -84,7 +84,10 @@ impl OriginGuard {
         let neighbour = site == Some("same-site") && self.same_site == SameSite::Allow;
         let passes = match declared(head.headers) {
             Declared::One(origin) => {
-                neighbour || is_own(head, WebOrigin::parse(origin)) || self.lists(head, origin)
+                neighbour
+                    || names_asked(head, origin)
+                    || is_own(head, WebOrigin::parse(origin))
+                    || self.lists(head, origin)
             }
             Declared::Unreadable => false,
             Declared::Nobody => match site {
@@ -111,6 +114,16 @@ impl OriginGuard {
     fn lists_url(&self, url: &str) -> bool {
         self.trusted.lists_url(url) || (!self.cors.is_any() && self.cors.lists_url(url))
     }
+}
+
+/// Whether `origin` names the host that is asked for to the letter, as an app's own page does: the short way.
+fn names_asked(head: &Head<'_>, origin: &str) -> bool {
+    let (https, named) = match origin.strip_prefix("https://") {
+        Some(named) => (true, Some(named)),
+        None => (false, origin.strip_prefix("http://")),
+    };
+    let same = named.zip(head.authority).filter(|(named, asked)| named.eq_ignore_ascii_case(asked));
+    same.is_some_and(|(named, _)| Authority::parse(named).is_some()) && (https || !head.client.https)
 }
 
 /// Whether a page of `origin` is one of the host that is asked for.

@@ -11,8 +11,10 @@ use crate::proxy::api::Api;
 /// What a target turned out to hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TargetFindings {
-    /// Path and query as they are to be forwarded, if they were changed.
-    pub rewritten: Option<String>,
+    /// The path as it is to be forwarded, if it was changed.
+    pub path: Option<String>,
+    /// The query as it is to be forwarded, if it was changed.
+    pub query: Option<String>,
     /// What was found in them.
     pub seen: Sightings,
 }
@@ -26,21 +28,10 @@ impl BodyGuard {
         api: Option<Api>,
     ) -> Result<TargetFindings, Refusal> {
         let mut findings = TargetFindings::default();
-        let new_path = findings.take("path", path, self.check_path(path))?;
-        let new_query = match (query, api) {
-            (Some(query), Some(_)) => {
-                let walked = self.check_pairs(query.as_bytes(), Strictness::Lenient, "query", api)?;
-                findings.take("query", query, Some(walked.outcome))?
-            }
-            _ => None,
-        };
-        if new_path.is_some() || new_query.is_some() {
-            let mut target = new_path.unwrap_or_else(|| path.to_owned());
-            if let Some(query) = new_query.as_deref().or(query) {
-                target.push('?');
-                target.push_str(query);
-            }
-            findings.rewritten = Some(target);
+        findings.path = findings.take("path", path, self.check_path(path))?;
+        if let (Some(query), Some(_)) = (query, api) {
+            let walked = self.check_pairs(query.as_bytes(), Strictness::Lenient, "query", api)?;
+            findings.query = findings.take("query", query, Some(walked.outcome))?;
         }
         Ok(findings)
     }

@@ -41,7 +41,7 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     if let Some(query) = record.query {
         line.text("query", shortened(&redact_query(query), TARGET_BYTES));
     }
-    line.text("version", version(record.version));
+    line.word("version", version(record.version));
     if let Some(status) = record.status {
         line.number("status", status.as_u16().into());
     }
@@ -55,8 +55,8 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
         line.millis("upstream_ms", took);
     }
     line.maybe("route", record.route.map(|route| route.name()));
-    line.text("traffic", record.traffic_name());
-    line.text("carriage", record.carriage.name());
+    line.word("traffic", record.traffic_name());
+    line.word("carriage", record.carriage.name());
     line.maybe("reason", record.refusal.map(|refusal| refusal.reason.code()));
     for (key, subject) in [("user", record.user), ("session", record.session), ("device", record.device)] {
         if let Some(subject) = subject {

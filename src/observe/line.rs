@@ -35,6 +35,14 @@ impl<'a> JsonLine<'a> {
         self.out.push(b'"');
     }
 
+    /// A word of our own, which needs no escaping.
+    pub fn word(&mut self, key: &'static str, value: &'static str) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
+    }
+
     /// A string, or nothing at all when there is none.
     pub fn maybe(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {

@@ -31,20 +31,52 @@ pub struct Routed {
     pub client: Client,
     /// Host asked for, as it came.
     pub authority: Option<Box<str>>,
-    /// Normalised path.
-    pub path: Box<str>,
-    /// Path and query as forwarded.
-    pub target: Box<str>,
+    /// Normalised path and query, as forwarded.
+    pub target: Target,
     /// `Origin`, where the answer depends on it.
     pub origin: Option<HeaderValue>,
     /// Whether the client asks for a WebSocket.
     pub websocket: bool,
 }
 
+/// Path and query in one piece, as a request line wants them.
+pub struct Target {
+    text: Box<str>,
+    path_length: usize,
+}
+
+impl Target {
+    /// Joins a normalised path and a query without `?`.
+    pub fn new(path: &str, query: Option<&str>) -> Self {
+        let mut text = String::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
+        text.push_str(path);
+        if let Some(query) = query {
+            text.push('?');
+            text.push_str(query);
+        }
+        Self { text: text.into(), path_length: path.len() }
+    }
+
+    /// The path.
+    pub fn path(&self) -> &str {
+        self.text.get(..self.path_length).unwrap_or_default()
+    }
+
+    /// The query without `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.text.get(self.path_length + 1..)
+    }
+
+    /// Both, as forwarded.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
 impl Routed {
     /// Query as forwarded.
     pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        self.target.query()
     }
 }
 

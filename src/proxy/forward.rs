@@ -91,6 +91,29 @@ const IDENTITY: &[&str] = &[
 /// Identity fields by their beginning.
 const IDENTITY_PREFIXES: &[&str] = &["x-openwebui-user-", "x-tidegate-"];
 
+/// For each first letter, a bit for each length that a name of the lists above has with it: rules most names out.
+const LENGTHS: [u64; 256] = {
+    const LISTS: [&[&str]; 4] = [HOP_BY_HOP, OVERRIDES, FORWARDING, IDENTITY];
+    let mut lengths = [0; 256];
+    let mut list = 0;
+    while list < LISTS.len() {
+        let mut at = 0;
+        while at < LISTS[list].len() {
+            let name = LISTS[list][at].as_bytes();
+            lengths[name[0] as usize] |= 1 << name.len();
+            at += 1;
+        }
+        list += 1;
+    }
+    lengths
+};
+
+/// Whether a field, its name in lower case, may stand in one of the lists.
+fn may_be_listed(name: &str) -> bool {
+    let first = name.bytes().next().unwrap_or_default();
+    name.len() < 64 && LENGTHS[usize::from(first)] >> name.len() & 1 == 1
+}
+
 /// How requests and answers are rewritten, as run.
 #[derive(Clone, Debug)]
 pub struct Forwarding {
@@ -180,15 +203,15 @@ impl Forwarding {
         }
         for name in headers.keys() {
             let text = name.as_str();
-            let hop = HOP_BY_HOP.contains(&text) || (name == UPGRADE && !told.websocket);
+            let listed = may_be_listed(text);
+            let hop = (listed && HOP_BY_HOP.contains(&text)) || (name == UPGRADE && !told.websocket);
             // An upstream that turns `-` into `_` (CGI, WSGI) can't tell `x_user_id` from the field that is checked.
             let imitation = text.contains('_');
             let stranger = !told.client.trusted_peer
-                && (FORWARDING.contains(&text)
-                    || IDENTITY.contains(&text)
+                && ((listed && (FORWARDING.contains(&text) || IDENTITY.contains(&text)))
                     || IDENTITY_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
                     || self.strip.contains(name));
-            if hop || imitation || stranger || OVERRIDES.contains(&text) {
+            if hop || imitation || stranger || (listed && OVERRIDES.contains(&text)) {
                 doomed.push(name.clone());
             }
         }

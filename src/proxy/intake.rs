@@ -12,7 +12,7 @@ use super::Gate;
 use super::api::{self, Api, ErrorShape};
 use super::body::declared_length;
 use super::client::Claims;
-use super::context::{Context, Routed};
+use super::context::{Context, Routed, Target};
 use super::path::{NormalPath, clean_query, split_target};
 use super::respond::DRAIN_TIME;
 use super::route::Route;
@@ -59,10 +59,10 @@ impl Gate {
         let mut pipelined = false;
         let raw = client_stream(session).map(|io| {
             io.head_done(|raw| {
-                let end = hygiene::head_end(raw).unwrap_or(raw.len());
-                pipelined = !chunked && (raw.len() - end) as u64 > declared;
                 // What came behind the head belongs to the body.
-                hygiene::check_raw_head(raw.get(..end).unwrap_or(raw), rules)
+                let length = hygiene::check_raw_head(raw, rules)?;
+                pipelined = !chunked && (raw.len() - length) as u64 > declared;
+                Ok(())
             })
         });
         let verdict = raw.unwrap_or_else(|| {
@@ -105,13 +105,7 @@ impl Gate {
         let peer = session.client_addr().and_then(|a| a.as_inet()).copied();
         let peer = peer.unwrap_or_else(|| std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
         let authority = authority_of(session);
-        let claims = Claims {
-            peer,
-            tls: false,
-            authority: authority.as_deref(),
-            query: query.as_deref(),
-            headers: &head.headers,
-        };
+        let claims = Claims { peer, tls: false, authority, query: query.as_deref(), headers: &head.headers };
         let client = live.client.decide(&claims);
         let path = path.as_str();
         // The last route takes everything, so there always is one.
@@ -125,16 +119,11 @@ impl Gate {
             Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
             Some(api) => api.error_shape(),
         };
-        let target = match &query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
         ctx.routed = Some(Routed {
             traffic: traffic_of(&route, api, &head.method),
             websocket: head.method == Method::GET && is_websocket(&head.headers),
             origin: head.headers.get(ORIGIN).cloned(),
-            path: path.into(),
-            target: target.into(),
+            target: Target::new(path, query.as_deref()),
             authority: authority.map(Into::into),
             client,
             api,
@@ -151,7 +140,7 @@ impl Routed {
         Head {
             method: &head.method,
             version: head.version,
-            path: &self.path,
+            path: self.target.path(),
             query: self.query(),
             headers: &head.headers,
             authority: self.authority.as_deref(),
@@ -163,10 +152,10 @@ impl Routed {
 }
 
 /// `:authority` in HTTP/2 (an absolute-form target's in HTTP/1, which was checked against `Host`), else `Host`.
-fn authority_of(session: &ServerSession) -> Option<String> {
+fn authority_of(session: &ServerSession) -> Option<&str> {
     let head = session.req_header();
-    let host = || head.headers.get(HOST)?.to_str().ok().map(str::to_owned);
-    head.uri.authority().map(|a| a.as_str().to_owned()).or_else(host)
+    let host = || head.headers.get(HOST)?.to_str().ok();
+    head.uri.authority().map(|authority| authority.as_str()).or_else(host)
 }
 
 fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {

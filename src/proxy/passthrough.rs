@@ -50,7 +50,7 @@ impl Gate {
         };
         routed.route.guards.forwarding.request(head, &told);
         // Framing is settled by Pingora, after this.
-        head.set_raw_path(routed.target.as_bytes())
+        head.set_raw_path(routed.target.as_str().as_bytes())
     }
 
     /// Counts the body as it flows, under its cap.

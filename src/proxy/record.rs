@@ -35,7 +35,7 @@ impl Gate {
             at: ctx.began,
             method: &request.method,
             // A path that can't be normalised is anybody's text, secrets cut in half among it.
-            path: routed.map_or("-", |routed| &routed.path),
+            path: routed.map_or("-", |routed| routed.target.path()),
             query: routed.and_then(|routed| routed.query()),
             host: routed
                 .and_then(|routed| routed.authority.as_deref())

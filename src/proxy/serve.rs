@@ -16,7 +16,7 @@ use super::api::{self, Api};
 use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
-use super::context::Context;
+use super::context::{Context, Target};
 use super::exchange::{self, Ended};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
@@ -121,11 +121,11 @@ impl Gate {
     async fn head_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
-        ctx.live.panic_if_asked(&routed.path);
+        ctx.live.panic_if_asked(routed.target.path());
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers)?;
-        let status = ctx.live.is_status_path(&routed.path, head.method);
+        let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
         self.draw(&guards.limits.head_draws(&drawer)).await?;
@@ -204,12 +204,13 @@ impl Gate {
     fn inspect_target(&self, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &mut ctx.routed else { return Ok(()) };
         // By the path alone: a chat that does not say that it streams is asked by GET all the same.
-        let asked = || api::recognise(&Method::POST, &routed.path, true);
+        let asked = || api::recognise(&Method::POST, routed.target.path(), true);
         let query = routed.query();
         let api = routed.api.or(routed.route.api).or_else(|| query.and_then(|_| asked()));
-        let found = routed.route.guards.check_target(&routed.path, query, api)?;
-        if let Some(target) = found.rewritten {
-            routed.target = target.into();
+        let found = routed.route.guards.check_target(routed.target.path(), query, api)?;
+        if found.path.is_some() || found.query.is_some() {
+            let path = found.path.as_deref().unwrap_or(routed.target.path());
+            routed.target = Target::new(path, found.query.as_deref().or(query));
         }
         ctx.seen.extend(found.seen);
         Ok(())
@@ -262,7 +263,7 @@ impl Gate {
         if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        let uri = Uri::try_from(&*routed.target)
+        let uri = Uri::try_from(routed.target.as_str())
             .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
         let mut request = http::Request::new(Full::new(body));
         *request.method_mut() = request_head.method.clone();

@@ -23,14 +23,14 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Takes one field line without its line end.
-    pub(super) fn take(&mut self, line: &'a [u8]) -> Verdict {
+    /// Takes one field line without its line end; looks for control characters in its value only if `STRICT`.
+    pub(super) fn take<const STRICT: bool>(&mut self, line: &'a [u8]) -> Verdict {
         let (name, rest) = line.split_at(line.iter().position(|b| !is_token_byte(*b)).unwrap_or(line.len()));
         let [b':', value @ ..] = rest else { return Err(bad_name(name, rest)) };
         if name.is_empty() {
             return Err(malformed("A field line has no name (RFC 9112 §5)."));
         }
-        if !is_field_content(value) {
+        if STRICT && !is_field_content(value) {
             return Err(bad_value(value));
         }
         self.judge(name, value.trim_ascii())

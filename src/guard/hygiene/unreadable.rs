@@ -69,10 +69,10 @@ fn fault(raw: &[u8], lines: &[u8], target: &[u8], rules: &Hygiene) -> Refusal {
         |b: &u8| matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}') || *b > 0x7e;
     match check_raw_head(&whole, rules) {
         Err(refusal) => refusal,
-        Ok(()) if target.iter().any(unfit) => {
+        Ok(_) if target.iter().any(unfit) => {
             malformed("The request target has a character that has to be percent-encoded (RFC 3986 §2).")
         }
-        Ok(()) => malformed("The request head is not HTTP (RFC 9112)."),
+        Ok(_) => malformed("The request head is not HTTP (RFC 9112)."),
     }
 }
 

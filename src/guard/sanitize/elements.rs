@@ -1,7 +1,5 @@
 //! Elements that do something by being there.
 
-use super::bytes::is_space;
-
 /// What an element does in a page without any handler on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
@@ -34,13 +32,6 @@ pub(super) fn element(name: &[u8]) -> Element {
         | b"handler" | b"stylesheet" => Element::ActiveByAttribute,
         _ => Element::Inert,
     }
-}
-
-/// Where a tag's name ends that begins at `start`.
-pub(super) fn name_end(text: &[u8], start: usize) -> usize {
-    let rest = &text[start..];
-    let length = rest.iter().position(|&byte| is_space(byte) || matches!(byte, b'/' | b'>'));
-    start + length.unwrap_or(rest.len())
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 //! comment, a value or another tag: whatever context the text is put into, each tag that a browser makes of it
 //! begins at one of these, with the name and attributes that were judged.
 
-use super::attributes::{Attribute, Attributes, End};
 use super::css;
-use super::elements::{Element, element, name_end};
+use super::elements::{Element, element};
 use super::entity::characters;
 use super::kinds::Kind;
 use super::marks::Marks;
+use super::tag::{Attribute, Attributes, End, name_end};
 use super::url;
 
 /// Marks every active opener and every script URL in a tag that stays.
@@ -38,12 +38,13 @@ fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
 
 /// An end tag does harm where its element is open: `</script>` in a script's string, `</textarea>` in a form.
 fn end_tag(text: &[u8], name: usize) -> Option<Kind> {
-    (element(&text[name..name_end(text, name)]) == Element::Active).then_some(Kind::Markup)
+    let active = name_end(text, name).is_none_or(|end| element(&text[name..end]) == Element::Active);
+    active.then_some(Kind::Markup)
 }
 
 /// Judges the tag whose name begins at `name`; if it stays, its script URLs are marked.
 fn start_tag(text: &[u8], name: usize, marks: &mut Marks) -> Option<Kind> {
-    let end = name_end(text, name);
+    let Some(end) = name_end(text, name) else { return Some(Kind::Markup) };
     let element = element(&text[name..end]);
     if element == Element::Active {
         return Some(Kind::Markup);

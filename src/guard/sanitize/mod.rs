@@ -4,7 +4,6 @@
 //! browser would run, load or follow, and characters that nobody sees. [`Sanitizer::check`] finds both in one pass
 //! and answers with edits, so that a body leaves byte for byte as it came around them.
 
-mod attributes;
 mod breakouts;
 #[cfg(test)]
 mod browser;
@@ -24,6 +23,7 @@ mod markup;
 #[cfg(test)]
 mod properties;
 mod strip;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod texts;

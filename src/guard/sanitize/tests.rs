@@ -183,32 +183,3 @@ fn escaping_covers_every_character_that_html_reads() {
     assert_eq!(cleaned.found.names().collect::<Vec<_>>(), ["zero_width"]);
     assert_eq!(Sanitizer::default().escape("plain"), None);
 }
-
-/// One hostile message may not hold a worker: the time is by length, not by length squared.
-#[test]
-fn hostile_texts_take_linear_time() {
-    let size = 100_000;
-    for unit in [
-        "<a ",
-        "<a x='",
-        "<a x=\"<a x='",
-        "<",
-        "](",
-        "](\n",
-        "<!--",
-        "</",
-        "`<svg>`",
-        "<a `",
-        "&#0",
-        "<a\u{200b}",
-        "＜a ",
-    ] {
-        let text = unit.repeat(size / unit.len());
-        for sink in [Sink::Html, Sink::Markdown, Sink::Plain] {
-            let started = std::time::Instant::now();
-            Sanitizer::default().check(&text, sink);
-            let took = started.elapsed().as_secs();
-            assert!(took < 5, "{unit:?} {sink:?} took {took} s");
-        }
-    }
-}

@@ -1,4 +1,4 @@
-//! The attributes of a tag, by the states of HTML's tokenizer (§13.2.5.32 to §13.2.5.40).
+//! The parts of a tag, by the states of HTML's tokenizer (§13.2.5.8, §13.2.5.32 to §13.2.5.40).
 
 use std::ops::Range;
 
@@ -15,7 +15,18 @@ pub(super) struct Attribute {
 
 /// Tags that may begin inside one tag. Prose and code have none; without a limit, `<a <a <a …` would be read once
 /// for each of its openers.
-const NESTED: usize = 32;
+const NESTED: usize = 16;
+
+/// Where a tag's name ends that begins at `start`; `None` if more tags begin inside it than may.
+pub(super) fn name_end(text: &[u8], start: usize) -> Option<usize> {
+    let rest = &text[start..];
+    let mut nested = 0;
+    let length = rest.iter().position(|&byte| {
+        nested += usize::from(byte == b'<');
+        nested > NESTED || is_space(byte) || matches!(byte, b'/' | b'>')
+    });
+    (nested <= NESTED).then_some(start + length.unwrap_or(rest.len()))
+}
 
 /// How a tag ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +145,20 @@ mod tests {
         ] {
             assert_eq!(read(tag), (expected, End::Closed(tag.len())), "{tag}");
         }
+    }
+
+    /// One hostile message may not hold a worker: no tag is read further than its limit, so the time taken goes by the
+    /// text's length, not by its square.
+    #[test]
+    fn a_tag_full_of_tags_is_given_up_early() {
+        for unit in ["<a ", "<a/", "<a x=y ", "<a x='' "] {
+            let text = unit.repeat(1_000);
+            let mut attributes = Attributes::new(text.as_bytes(), 2);
+            assert!(attributes.by_ref().count() <= 2 * NESTED + 2, "{unit}");
+            assert_eq!(attributes.finish(), End::Crowded, "{unit}");
+        }
+        assert_eq!(name_end("a<".repeat(NESTED + 1).as_bytes(), 0), None);
+        assert_eq!(name_end("a<".repeat(NESTED).as_bytes(), 0), Some(2 * NESTED));
     }
 
     /// Text that stops inside a tag is completed by the page that it is put into.
