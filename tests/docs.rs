@@ -177,7 +177,7 @@ fn written_keys() -> BTreeSet<Vec<String>> {
         let text = line.trim_start().trim_start_matches("- ");
         let indent = line.len() - text.len();
         let (word, rest) = text.split_once([':', ' ']).unwrap_or((text, ""));
-        if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+        if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_/".contains(&b)) {
             continue;
         }
         if !text[word.len()..].starts_with(':') || !(rest.is_empty() || rest.starts_with(' ')) {

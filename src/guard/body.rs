@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::form::{self, Strictness};
 use super::json::{self, Caps, Value};
-use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Target, Texts};
+use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Sink, Target, Texts};
 use super::text::{self, TextFields};
 use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::Api;
@@ -83,6 +83,10 @@ impl BodyGuard {
         let mut caps = [("json.depth", json.depth), ("json.members", json.members)].into_iter();
         if let Some((key, _)) = caps.find(|(_, cap)| *cap == 0) {
             return Err(Fault::new(key, "must be more than 0"));
+        }
+        // The others take text out, and a slash with it: the app would be asked for another path.
+        if sanitize.is_some_and(|config| !matches!(config.path.sink, Sink::Html | Sink::Model)) {
+            return Err(Fault::new("sanitize.path.sink", "must be html or model"));
         }
         Ok(Self {
             caps: Caps { depth: json.depth, members: json.members },

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::config::Named;
-use crate::guard::sanitize::{Action, Sink};
+use crate::guard::sanitize::Action;
 use crate::guard::text::{ChatConfig, KindConfig};
 
 fn guard() -> BodyGuard {
