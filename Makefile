@@ -45,9 +45,10 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked --profile dist
 
-fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever, 100,000
+fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever and forms against the WHATWG's reader, 100,000 each
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
 	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
+	PROPTEST_CASES=100000 $(CARGO) test --locked --release --lib -- guard::form guard::body
 
 # Pingora builds zlib-ng with cmake; a C compiler and curl are the others that a bare machine may lack.
 deps:

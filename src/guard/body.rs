@@ -59,6 +59,9 @@ struct Scratch {
     decoded: String,
 }
 
+/// What a huge text made it grow to is given back down to this many bytes.
+const KEPT: usize = 64 * 1024;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -147,7 +150,9 @@ impl BodyGuard {
                 Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
             })?;
             let session = reading.conclude()?;
-            Ok(Walked { session, outcome: texts.finish() })
+            let outcome = texts.finish();
+            decoded.shrink_to(KEPT);
+            Ok(Walked { session, outcome })
         })
     }
 

@@ -3,8 +3,9 @@
 //! A message may come in parts, and an app may put them together: `<scr` and `ipt>` are harmless each. So parts are also
 //! read as one text, joined as they are and by line breaks.
 
-use smallvec::SmallVec;
 use std::ops::Range;
+
+use smallvec::SmallVec;
 
 use super::carrier::{Carrier, Splice};
 use super::{Action, Cleaned, Edit, Edits, Kinds, Sanitizer, Sink, Target};
@@ -49,6 +50,10 @@ pub struct Outcome {
     pub refused: bool,
 }
 
+/// What a huge body made the working memory grow to is given back down to this many parts and bytes.
+const KEPT_PARTS: usize = 16;
+const KEPT_BYTES: usize = 64 * 1024;
+
 /// Working memory; keep one for each thread.
 #[derive(Default)]
 pub struct Parts {
@@ -90,7 +95,8 @@ impl<'w> Texts<'w> {
     pub fn add(&mut self, target: Target, group: Option<usize>, span: Range<usize>, text: &str) {
         let found = target.look(self.sanitizer, text).map(|cleaned| self.note(target, cleaned));
         let edits = found.unwrap_or_default();
-        match group {
+        // A model is told everything anyhow: what its parts make together is not worth a copy of them.
+        match group.filter(|_| target.sink != Sink::Model) {
             None => self.carrier.place(self.body, span, &edits, &mut self.outcome.splices),
             Some(group) => {
                 let start = self.parts.text.len();
@@ -112,7 +118,9 @@ impl<'w> Texts<'w> {
             }
         }
         parts.clear();
+        parts.shrink_to(KEPT_PARTS);
         self.parts.list = parts;
+        self.parts.text.shrink_to(KEPT_BYTES);
         self.outcome.splices.sort_by_key(|(span, _)| span.start);
         self.outcome
     }
