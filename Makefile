@@ -11,7 +11,7 @@ MEASURED := --tidegate $(DIST)/tidegate --bare $(DIST)/examples/bare_pingora --u
 VENV := target/e2e-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build run check test e2e bench fuzz deps bench-deps deny
+.PHONY: help build run check units test e2e observatory bench fuzz deps bench-deps deny
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ build: deps ## Build the program: target/release/tidegate
 run: deps ## Build and start the demo: a chat app behind the gate on http://127.0.0.1:8080
 	$(CARGO) run --release --locked -- demo
 
-check: deps deny ## Formatting, lints, docs, licences and advisories
+check: deps deny units ## Formatting, lints, docs, licences and advisories, systemd units
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
@@ -38,6 +38,12 @@ e2e: deps $(VENV)/ready ## Real clients: official SDKs and curl against the real
 	$(CARGO) build --locked
 	$(VENV)/bin/python -m pytest -q tests/e2e
 
+# Without install scripts: the package's own download lists that are not needed here.
+observatory: deps ## The demo behind TLS, graded by MDN's HTTP Observatory: A+ or failure (needs Node 20 and openssl)
+	$(CARGO) build --locked
+	npm ci --ignore-scripts --no-audit --no-fund --prefix tests/e2e/observatory
+	tests/e2e/observatory/run.sh $(or $(CARGO_TARGET_DIR),target)/debug/tidegate
+
 bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the parts alone
 	$(CARGO) build --locked --profile dist --bin tidegate --example bare_pingora --example bench_upstream
 	python3 -m unittest discover -s benches/side_by_side
@@ -49,6 +55,15 @@ fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer aga
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
 	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
 	PROPTEST_CASES=100000 $(CARGO) test --locked --release --lib -- guard::form guard::body
+
+# The program is not installed here, and systemd looks for it.
+units: UNITS := target/units
+units: ## The systemd units: sound, and exposed by no more than 2.0 of 10
+	@command -v systemd-analyze >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends systemd; }
+	@mkdir -p $(UNITS)
+	@for unit in systemd/*; do sed 's|/usr/local/bin/tidegate|/bin/true|' $$unit > $(UNITS)/$${unit#*/}; done
+	systemd-analyze verify $(UNITS)/tidegate.service $(UNITS)/tidegate.socket
+	systemd-analyze security --offline=true --threshold=20 $(UNITS)/tidegate.service | tail -1
 
 # Pingora builds zlib-ng with cmake; a C compiler and curl are the others that a bare machine may lack.
 deps:

@@ -94,7 +94,7 @@ fn chain(c: &mut Criterion) {
             let told = Told {
                 client: &client,
                 authority,
-                upstream: &route.upstream.host,
+                upstream: route.upstream.host(),
                 request_id: &request_id,
                 websocket: false,
             };

@@ -11,12 +11,12 @@
 //! |---|---|
 //! | [`cli`] | one file a subcommand |
 //! | [`config`] | settings as written, and how they become settings as run |
-//! | [`server`] | sockets, the door, an orderly end |
+//! | [`server`] | sockets, the door, reload, an orderly end |
 //! | [`proxy`] | Pingora's hooks; the exchange and the passthrough; routes, paths, clients, replies |
 //! | [`guard`] | one file a guard, and the chain that orders them |
 //! | [`upstream`] | where upstreams are and how they are reached |
 //! | [`state`] | the store of counters, admissions, the settle actor, the clock |
-//! | [`observe`] | metrics, access log, security events |
+//! | [`observe`] | metrics, access log, security events, health, sessions, the watch |
 //! | [`admin`] | the admin endpoints |
 
 #![forbid(unsafe_code)]

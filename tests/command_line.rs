@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 
 use common::Scratch;
@@ -96,5 +97,92 @@ fn the_demo_knows_the_defaults_only() {
     for option in [["-c", "own.yaml"], ["--upstream", "http://127.0.0.1:1"]] {
         let refused = tidegate(&["demo"]).args(option).output().expect("the program runs");
         assert_eq!(refused.status.code(), Some(2), "{option:?}");
+    }
+}
+
+/// Settings that nothing is to be said against.
+fn production(scratch: &Scratch) -> Vec<(&'static str, String)> {
+    let state = scratch.path("state");
+    std::fs::create_dir_all(&state).expect("makes it");
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).expect("its owner's");
+    vec![
+        ("upstream", "http://127.0.0.1:1".into()),
+        ("hosts", "[chat.example.com]".into()),
+        ("state_dir", state.display().to_string()),
+        ("client", "{trusted_proxies: [127.0.0.1], secret: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}".into()),
+    ]
+}
+
+/// Checks the settings with one of them replaced or added; whether they are good enough, and what was said.
+fn checked(scratch: &Scratch, key: &'static str, value: &str) -> (bool, String) {
+    let mut settings = production(scratch);
+    settings.retain(|(known, _)| *known != key);
+    settings.push((key, value.into()));
+    let text: String = settings.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+    let file = scratch.path("tidegate.yaml");
+    std::fs::write(&file, text).expect("writes");
+    check(&mut tidegate(&["check", "--production", "-c", &file.display().to_string()]))
+}
+
+/// Whoever opens the gate to the world learns first what would let the world in, and where it stands.
+#[test]
+fn production_names_each_setting_that_is_not_good_enough() {
+    let scratch = Scratch::new();
+    let (good, said) = checked(&scratch, "threads", "2");
+    assert!(good && said.is_empty(), "{said}");
+    let open = scratch.path("open");
+    std::fs::create_dir_all(&open).expect("makes it");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).expect("everyone's");
+    let weak = "{trusted_proxies: [127.0.0.1], secret: hunter2}";
+    let repeated = "{trusted_proxies: [127.0.0.1], secret: aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb}";
+    let copied = "{trusted_proxies: [127.0.0.1], secret: change-me-to-32-random-characters}";
+    let same = "{token: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}";
+    for (key, value, place, part) in [
+        ("debug", "true", "debug", "is on"),
+        ("hosts", "['*']", "hosts", "any name"),
+        ("security_headers", "off", "security_headers", "is off"),
+        ("origin", "off", "origin", "is off"),
+        ("cors", "{allowed_origins: ['*']}", "cors.allowed_origins", "any site"),
+        ("limits", "{ai: off}", "limits.ai", "is off"),
+        ("limits", "{api: {enabled: false}}", "limits.api", "is off"),
+        ("routes", "[{name: a, match: {paths: [/a]}, origin: off}]", "routes[0].origin", "is off"),
+        ("state_dir", &open.display().to_string(), "state_dir", "chmod 700"),
+        ("client", weak, "client.secret", "fewer than 32"),
+        ("client", repeated, "client.secret", "few different"),
+        ("client", copied, "client.secret", "an example"),
+        ("client", "{trusted_proxies: [127.0.0.1]}", "client.secret", "not set"),
+        ("client", "{secret: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}", "client.trusted_proxies", "TLS"),
+        ("admin", "{token: swordfish}", "admin.token", "fewer than 32"),
+        ("admin", same, "admin.token", "same as client.secret"),
+    ] {
+        let (good, said) = checked(&scratch, key, value);
+        let [finding, verdict] = said.lines().collect::<Vec<_>>()[..] else {
+            panic!("{key}: {value}: {said}")
+        };
+        assert!(!good && verdict.ends_with("not ready for production: 1 to change"), "{said}");
+        assert!(
+            finding.contains(&format!(": {place}: ")) && finding.contains(part),
+            "{key}: {value}: {said}"
+        );
+        assert!(finding.contains(" — "), "no remedy: {said}");
+        assert!(
+            ["hunter2", "swordfish", "aaaabbbb", "8f1d0c3b", "32-random"].iter().all(|s| !said.contains(s)),
+            "{said}"
+        );
+        if !["client", "admin"].contains(&key) || value.contains("secret") || value.contains("token") {
+            let written = said.contains("tidegate.yaml:") && !said.contains("built-in");
+            assert!(written || place == "client.trusted_proxies", "no line: {said}");
+        }
+    }
+}
+
+/// The shipped defaults serve a newcomer on this machine; they must not pass for more.
+#[test]
+fn the_defaults_are_not_good_enough_for_production() {
+    let (good, said) = check(&mut tidegate(&["check", "--production", "--upstream", "http://127.0.0.1:1"]));
+    let keys = ["client.trusted_proxies", "client.secret", "state_dir", "hosts"];
+    assert!(!good && said.contains("4 to change"), "{said}");
+    for key in keys {
+        assert!(said.contains(&format!(": {key}: ")), "{key}: {said}");
     }
 }

@@ -81,8 +81,10 @@ fn a_time_of_zero_is_an_error() {
     let said = error("timeouts: {stream_idle: 0s}");
     assert!(["test.yaml:3: timeouts.stream_idle", "1s"].iter().all(|word| said.contains(word)), "{said}");
     assert_eq!(said.lines().count(), 1, "told more than once: {said}");
-    let said = error("upstream_connections: {connect_timeout: 0s}");
-    assert!(said.contains("test.yaml:3: upstream_connections.connect_timeout"), "{said}");
+    let said = error("upstream_defaults: {connect_timeout: 0s}");
+    assert!(said.contains("test.yaml:3: upstream_defaults.connect_timeout"), "{said}");
+    let said = error("streams: {heartbeat: 0s}");
+    assert!(["test.yaml:3: streams.heartbeat", "off"].iter().all(|word| said.contains(word)), "{said}");
     let said = error("routes: [{name: a, match: {paths: [/a]}, timeouts: {write: 0ms}}]");
     assert!(said.contains("test.yaml:3: routes[0].timeouts.write"), "{said}");
 }
@@ -233,4 +235,42 @@ fn shipped_files_load() {
             .map(drop)
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
+}
+
+/// An upstream that is misnamed or half described must be told at start, with the line to mend.
+#[test]
+fn wrong_upstreams_are_told() {
+    let cases: [(&str, &[&str]); 9] = [
+        ("upstreams: {app: {}}", &["test.yaml:3", "upstreams.app.servers", "names no server"]),
+        ("upstreams: {app: {server: [http://a]}}", &["test.yaml:3", "upstreams.app", "servers"]),
+        ("upstreams: {app: {servers: [http://a/x]}}", &["test.yaml:3", "upstreams.app.servers", "path"]),
+        ("upstreams: {app: {servers: [http://a, http://a]}}", &["test.yaml:3", "twice"]),
+        ("upstreams: {app: {servers: http://a, balance: hash}}", &["test.yaml:3", "upstreams.app.balance"]),
+        (
+            "upstreams: {app: {servers: https://a, tls: {ca: /no/such}}}",
+            &["test.yaml:3", "upstreams.app.tls.ca"],
+        ),
+        ("upstream_defaults: {connect_timeout: 0s}", &["test.yaml:3", "upstream_defaults.connect_timeout"]),
+        ("name_servers: [nobody]", &["test.yaml:3", "name_servers", "nobody"]),
+        (
+            "routes: [{name: a, match: {paths: [/a]}, upstream: ap}]",
+            &["test.yaml:3", "routes[0].upstream", "ap"],
+        ),
+    ];
+    for (yaml, wanted) in cases {
+        let said = error(yaml);
+        assert!(wanted.iter().all(|word| said.contains(word)), "{yaml}: {said}");
+    }
+}
+
+/// Two routes to one upstream must share its connections and what is known of its health; a third must not get them.
+#[test]
+fn an_upstream_is_one_however_it_is_named() {
+    let yaml = "upstream: app\nupstreams: {app: {servers: 'http://127.0.0.1:1,http://127.0.0.1:2'}}\nroutes:\n\
+                - {name: a, match: {paths: [/a]}, upstream: [http://127.0.0.1:1, http://127.0.0.1:2]}\n\
+                - {name: b, match: {paths: [/b]}, upstream: http://127.0.0.1:1}\n";
+    let settings = settings(yaml, &[]).expect("sound");
+    let names: Vec<&str> = settings.routes.iter().map(|route| &*route.upstream.name).collect();
+    assert_eq!(names, ["app", "b", "app"]);
+    assert_eq!(settings.upstreams.len(), 2);
 }

@@ -9,7 +9,8 @@ use common::{Answer, Ask, Upstream, Via, gate};
 use serde_json::Value;
 use tidegate::cli::UNREAD;
 use tidegate::config::Config;
-use tidegate::guard::Reason;
+use tidegate::guard::{Event, Reason};
+use tidegate::observe::{AilmentKind, Anomaly, Variable};
 
 const README: &str = include_str!("../README.md");
 const REFERENCE: &str = include_str!("../docs/reference.md");
@@ -56,6 +57,27 @@ fn telling(ask: Ask) -> Ask {
     fields.into_iter().fold(ask, |ask, (name, value)| ask.field(name, value))
 }
 
+/// Someone who is paged by an event, or by health, looks its code up.
+#[test]
+fn every_event_and_every_ailment_is_explained() {
+    let listed =
+        |head| -> BTreeSet<_> { table(REFERENCE, head).iter().flat_map(|row| codes(row[0])).collect() };
+    let names = |codes: &[&str]| codes.iter().map(|code| (*code).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(listed("| event | when |"), names(&Event::ALL.map(Event::name)));
+    assert_eq!(listed("| `reason` of the watch |"), names(&Anomaly::ALL.map(Anomaly::code)));
+    let kinds: Vec<_> = AilmentKind::ALL.iter().map(|kind| kind.code()).collect();
+    assert_eq!(listed("| `code` of health |"), names(&kinds));
+}
+
+/// Someone who writes a log format of their own has only this table to write it from.
+#[test]
+fn every_variable_of_a_log_format_is_explained() {
+    let rows = table(REFERENCE, "| variable | value |");
+    let written: BTreeSet<_> = rows.iter().flat_map(|row| codes(row[0])).collect();
+    let real = Variable::ALL.iter().map(|variable| format!("${}", variable.name())).collect();
+    assert_eq!(written, real);
+}
+
 /// Someone who builds a dashboard takes names, types and labels from the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_described_as_it_is() {
@@ -89,7 +111,8 @@ async fn every_metric_is_described_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_of_every_document_is_described() {
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), "limits: {ai: {windows: [2/min]}}\n");
+    let settings = "limits: {ai: {windows: [2/min]}}\nadmin: {listen: '127.0.0.1:0', token: a-token}\n";
+    let gate = gate(upstream.address(), settings);
     let mut answers = Vec::new();
     for target in ["/api/chat?page=1", "/v1/chat/completions", "/v1/messages", "/api/chat"] {
         answers.push(gate.ask(Via::H1, &telling(Ask::post(target, r#"{"message":"<script>"}"#))).await);
@@ -104,10 +127,14 @@ async fn every_member_of_every_document_is_described() {
             answers.push(answer);
         }
     }
+    for switch in ["circuit-breaker/open", "circuit-breaker/auto", "maintenance/on", "maintenance/off"] {
+        let ask = Ask::post(format!("/api/security/{switch}"), "").field("authorization", "Bearer a-token");
+        answers.push(gate.admin_ask(&ask).await);
+    }
     let is_json = |answer: &&Answer| answer.field("content-type").is_some_and(|kind| kind.contains("json"));
     let mut members = BTreeSet::new();
     answers.iter().filter(is_json).for_each(|answer| names(&answer.json(), &mut members));
-    for log in [gate.access_log("rate-limit-status").await, gate.events("RATE_LIMIT_EXCEEDED").await] {
+    for log in [gate.access_log("rate-limit-status").await, gate.events(r#""after":"serving""#).await] {
         for line in log.lines() {
             names(&serde_json::from_str(line).expect("a line is a JSON object"), &mut members);
         }
@@ -138,10 +165,13 @@ fn every_key_stands_in_the_shipped_settings() {
     let (mut known, mut path) = (BTreeSet::new(), Vec::new());
     keys(&schema, &schema, &mut path, &mut known);
     let written = written_keys();
-    // A route's overrides are the top level's keys, shown there; the keys of each limit are shown once.
+    // A route's overrides are the top level's keys, shown there, and an upstream's are those of its defaults; the keys of
+    // each limit are shown once.
+    let default = |key: &[String]| [&["upstream_defaults".to_owned()], key].concat();
     let shown = |key: &&Vec<String>| {
         written.iter().any(|written| fits(key, written))
             || (key[0] == "routes" && key.len() > 1 && known.contains(&key[1..]))
+            || (key[0] == "upstreams" && key.len() > 2 && known.contains(&default(&key[2..])))
     };
     let missing: Vec<_> = known.iter().filter(|key| !shown(key)).map(|key| key.join(".")).collect();
     assert!(missing.is_empty(), "not in conf/tidegate.yaml: {missing:?}");
@@ -230,9 +260,11 @@ fn every_environment_name_that_is_not_read_is_listed() {
 /// What `--help` offers has to be in the reference.
 #[test]
 fn every_command_and_option_is_listed() {
-    for command in ["", "run", "demo", "check"] {
+    let commands =
+        ["", "run", "demo", "check", "reload", "health", "breaker", "maintenance on", "maintenance off"];
+    for command in commands {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        let program = program.args(Some(command).filter(|word| !word.is_empty())).arg("--help");
+        let program = program.args(command.split_whitespace()).arg("--help");
         let help = String::from_utf8(program.output().expect("the program runs").stdout).expect("UTF-8");
         let lead = |line: &str| line.trim_start().split(' ').next().unwrap_or_default().to_owned();
         let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).map(lead);
@@ -243,4 +275,26 @@ fn every_command_and_option_is_listed() {
             assert!(REFERENCE.contains(&word), "docs/reference.md does not tell of {word}");
         }
     }
+}
+
+/// A name that is misspelt in what people deploy sets nothing, and nobody hears of it.
+#[test]
+fn what_is_deployed_sets_only_names_that_are_read() {
+    let deployed = [
+        include_str!("../Dockerfile"),
+        include_str!("../compose.yaml"),
+        include_str!("../systemd/tidegate.service"),
+    ];
+    let words = deployed.iter().flat_map(|text| text.lines().filter(|line| !line.starts_with('#')));
+    let words =
+        words.flat_map(|line| line.split_whitespace()).map(|word| word.trim_start_matches("Environment="));
+    let name = |word: &str| {
+        let (name, _) = word.split_once(['=', ':'])?;
+        let sound = name.len() > 3 && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        sound.then(|| name.to_owned())
+    };
+    let names: BTreeSet<_> = words.filter_map(name).collect();
+    assert!(names.len() > 4, "{names:?}");
+    let unread: Vec<_> = names.iter().filter(|name| !SHIPPED.contains(&format!("${{{name}:-"))).collect();
+    assert!(unread.is_empty(), "not read: {unread:?}");
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Ask, Gate, Upstream, Wire, gate, within};
+use common::{Ask, Gate, H2, Upstream, Wire, gate, within};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -63,4 +63,79 @@ async fn idle_connections_do_not_hold_up_the_stop() {
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert!(wire.ends().await);
     assert!(TcpStream::connect(address).await.is_err(), "something listens still");
+}
+
+/// A client that was just about to ask must not find its connection cut: it is served, and told to use another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_on_an_idle_connection_is_served_still() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "drain: 8s\n");
+    let (mut used, mut fresh) = (Wire::to(gate.traffic()).await, Wire::to(gate.traffic()).await);
+    assert_eq!(used.ask(Ask::get("/page").bytes()).await.status, 200);
+    common::a_moment().await;
+    let stopping = stop(gate);
+    common::a_moment().await;
+    for wire in [&mut used, &mut fresh] {
+        let answer = wire.ask(Ask::chat().bytes()).await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+        assert!(wire.ends().await);
+    }
+    within("the stop", stopping).await.expect("stops");
+}
+
+/// A head that has begun to arrive is a request; to cut it is to lose it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_arrives_slowly_is_waited_for() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "drain: 8s\n");
+    let mut wire = Wire::to(gate.traffic()).await;
+    wire.send("GET /page HT").await;
+    common::a_moment().await;
+    let stopping = stop(gate);
+    // Longer than a connection may idle.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let answer = wire.ask("TP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    within("the stop", stopping).await.expect("stops");
+}
+
+/// In HTTP/2 nobody reads `Connection`: without GOAWAY a client goes on using a connection that is about to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_connections_are_told_to_go_and_finish() {
+    let (upstream, asked, go) = Upstream::on_cue().await;
+    let gate = gate(upstream.address(), "drain: 8s\n");
+    let address = gate.traffic();
+    let mut h2 = H2::to(address).await;
+    let (body, answer) = h2.open(&Ask::chat());
+    body.send(r#"{"message":"hello"}"#.into()).await.expect("is read");
+    drop(body);
+    within("the upstream's being asked", asked.notified()).await;
+    let stopping = stop(gate);
+    common::a_moment().await;
+    go.notify_one();
+    let answer = within("an answer", answer).await.expect("no panic").expect("an answer");
+    assert_eq!((answer.status, answer.whole), (200, true));
+    let start = Instant::now();
+    within("the stop", stopping).await.expect("stops");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(h2.ask(&Ask::get("/page")).await.is_err(), "the connection is used on");
+}
+
+/// Whoever sends traffic here has to hear that there will be no answer soon; that needs the admin port to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_ends_at_once_and_new_connections_with_it() {
+    let (upstream, asked, go) = Upstream::on_cue().await;
+    let gate = gate(upstream.address(), "drain: 8s\n");
+    let (traffic, admin) = (gate.traffic(), gate.admin());
+    let waiting = tokio::spawn(async move { Wire::to(traffic).await.ask(Ask::chat().bytes()).await });
+    within("the upstream's being asked", asked.notified()).await;
+    assert_eq!(gate.admin_ask(&Ask::get("/readyz")).await.status, 200);
+    let stopping = stop(gate);
+    common::a_moment().await;
+    let ready = Wire::to(admin).await.ask(Ask::get("/readyz").bytes()).await;
+    assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
+    assert!(TcpStream::connect(traffic).await.is_err(), "something listens still");
+    go.notify_one();
+    assert_eq!(within("an answer", waiting).await.expect("no panic").status, 200);
+    within("the stop", stopping).await.expect("stops");
 }

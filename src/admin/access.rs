@@ -14,6 +14,10 @@ pub struct AdminRequest<'a> {
     pub method: &'a Method,
     /// Path without query.
     pub path: &'a str,
+    /// Query without the `?`.
+    pub query: Option<&'a str>,
+    /// Body; read for POST only.
+    pub body: &'a [u8],
     /// The socket's other end.
     pub remote: IpAddr,
     /// `:authority` of an HTTP/2 request; else `Host` counts.

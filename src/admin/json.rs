@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::observe::{Readiness, Snapshot};
+use crate::observe::{Ailment, BreakerView, Readiness, Snapshot};
 
 /// Decimal places of seconds and percentages.
 fn rounded(value: f64) -> f64 {
@@ -24,12 +24,16 @@ pub fn health(snapshot: &Snapshot) -> Value {
         "services": {
             "redis": "not_configured",
             "sse_connections": snapshot.connections.event_streams,
-            "active_sessions": snapshot.state.sessions,
+            "active_sessions": snapshot.sessions.active,
             "connections": snapshot.connections.active,
             "in_flight": snapshot.in_flight,
         },
-        "reasons": snapshot.degraded,
+        "reasons": snapshot.degraded.iter().map(ailment).collect::<Value>(),
     })
+}
+
+fn ailment(ailment: &Ailment) -> Value {
+    json!({ "code": ailment.kind.code(), "detail": &*ailment.detail })
 }
 
 /// `GET /readyz`.
@@ -48,7 +52,7 @@ pub fn metrics(snapshot: &Snapshot) -> Value {
         "connections": {
             "total": snapshot.connections.total,
             "active": snapshot.connections.active,
-            "sessions": snapshot.state.sessions,
+            "sessions": snapshot.sessions.active,
             "oldest_connection_age": rounded(snapshot.connections.oldest_age.as_secs_f64()),
         },
         "rate_limits": {
@@ -86,8 +90,7 @@ pub fn metrics(snapshot: &Snapshot) -> Value {
 
 /// `GET /api/security/stats`, and `GET /` for callers that are no browser.
 ///
-/// No calls are priced and no breaker exists in this build, so nothing is spent, nothing limits spending (null), and
-/// nothing is open.
+/// No calls are priced in this build, so nothing is spent, and nothing limits spending (null).
 pub fn security(snapshot: &Snapshot) -> Value {
     json!({
         "security": {
@@ -108,18 +111,52 @@ pub fn security(snapshot: &Snapshot) -> Value {
                 "hourly_calls": 0,
                 "utilization": { "cost_percent": 0.0, "calls_percent": 0.0, "tokens_percent": 0.0 },
             },
-            "circuit_breaker": { "is_open": false, "failure_count": 0, "mode": "auto", "reason": null },
+            "circuit_breaker": circuit_breaker(snapshot),
+            "maintenance": snapshot.maintenance.as_deref(),
             "refusals": counts(snapshot.refusals.iter().map(|(name, count)| (name.as_str(), *count))),
             "events": counts(snapshot.events.iter().copied()),
         },
     })
 }
 
+/// One breaker for whoever reads one: the open one, else one that somebody switched, else the one with most failures; and
+/// all of them.
+fn circuit_breaker(snapshot: &Snapshot) -> Value {
+    let worst =
+        snapshot.breakers.iter().max_by_key(|view| (view.is_open, view.mode != "auto", view.failures));
+    json!({
+        "is_open": worst.is_some_and(|view| view.is_open),
+        "failure_count": worst.map_or(0, |view| view.failures),
+        "mode": worst.map_or("auto", |view| view.mode),
+        "reason": worst.and_then(|view| view.reason),
+        "upstreams": snapshot.breakers.iter().map(breaker).collect::<Vec<_>>(),
+    })
+}
+
+/// A circuit breaker.
+pub(super) fn breaker(view: &BreakerView) -> Value {
+    json!({
+        "upstream": &*view.upstream,
+        "state": view.state,
+        "is_open": view.is_open,
+        "mode": view.mode,
+        "reason": view.reason,
+        "failure_count": view.failures,
+        "call_count": view.calls,
+    })
+}
+
 /// `GET /api/sessions/stats`.
 pub fn sessions(snapshot: &Snapshot) -> Value {
+    let sessions = &snapshot.sessions;
+    let average = sessions.messages as f64 / sessions.active.max(1) as f64;
     json!({
         "sessions": {
-            "active": snapshot.state.sessions,
+            "active": sessions.active,
+            "started": sessions.started,
+            "oldest_age": rounded(sessions.oldest.as_secs_f64()),
+            "routes": counts(sessions.routes.iter().map(|(name, count)| (&**name, *count))),
+            "messages": { "average": rounded(average), "max": sessions.most_messages },
             "connections": snapshot.connections.active,
             "sse_connections": snapshot.connections.event_streams,
         },

@@ -1,6 +1,7 @@
 //! The admin port: who may ask, and what is answered; knows no server and no socket.
 
 mod access;
+mod control;
 pub mod json;
 mod page;
 pub mod serve;
@@ -9,7 +10,10 @@ mod tests;
 mod token;
 
 pub use access::AdminRequest;
+pub use control::Controls;
 pub use token::{AdminToken, TokenError};
+
+use std::net::IpAddr;
 
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
@@ -21,6 +25,7 @@ use serde_json::{Value, json};
 use crate::observe::{Readiness, Snapshot};
 
 use access::Permission;
+use control::Control;
 
 /// What the endpoints show.
 pub trait Sources {
@@ -29,7 +34,13 @@ pub trait Sources {
 
     /// The metrics in the text exposition format, consistent with `snapshot`; `None` if they can't be rendered.
     fn metrics(&self, snapshot: &Snapshot) -> Option<String>;
+
+    /// Has the settings read again for `asker`; the error says why they were refused, with key and line.
+    fn reload(&self, asker: IpAddr) -> Result<(), String>;
 }
+
+/// Where the settings are read again; everything else can be read only.
+pub const RELOAD: &str = "/api/config/reload";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
@@ -64,8 +75,12 @@ impl Endpoint {
 
 /// Answers a request to the admin port. The answer is whole: `Content-Length` and security headers are set, and HEAD
 /// has no body.
-pub fn answer(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources) -> Response<Vec<u8>> {
-    let mut answer = route(request, token, sources);
+pub fn answer(
+    request: &AdminRequest<'_>,
+    token: &AdminToken,
+    gate: &(impl Sources + Controls),
+) -> Response<Vec<u8>> {
+    let mut answer = route(request, token, gate);
     let length = answer.body().len();
     if request.method == Method::HEAD {
         answer.body_mut().clear();
@@ -88,7 +103,11 @@ pub fn answer(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sou
     answer
 }
 
-fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources) -> Response<Vec<u8>> {
+fn route(
+    request: &AdminRequest<'_>,
+    token: &AdminToken,
+    gate: &(impl Sources + Controls),
+) -> Response<Vec<u8>> {
     let permission = request.permission(token);
     let endpoint = Endpoint::of(request.path);
     let reads = request.method == Method::GET || request.method == Method::HEAD;
@@ -105,15 +124,26 @@ fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources)
         }
         _ => {}
     }
+    // Whoever changes state has shown the token.
+    if request.path == RELOAD {
+        return match request.method {
+            &Method::POST => reload(request, gate),
+            _ => not_allowed("This path changes state: POST to it.", "POST"),
+        };
+    }
+    if let Some(control) = Control::of(request.path) {
+        if request.method != Method::POST {
+            return not_allowed("This path changes state: POST to it.", "POST");
+        }
+        return control.act(request.query, request.body, request.remote, gate);
+    }
     let Some(endpoint) = endpoint else {
         return problem(StatusCode::NOT_FOUND, "There is nothing at this path.");
     };
     if !reads {
-        let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "This path can be read only.");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return answer;
+        return not_allowed("This path can be read only.", "GET, HEAD");
     }
-    let snapshot = sources.snapshot();
+    let snapshot = gate.snapshot();
     match endpoint {
         Endpoint::Health if probe => document(StatusCode::OK, &json!({ "status": json::status(&snapshot) })),
         Endpoint::Health => document(StatusCode::OK, &json::health(&snapshot)),
@@ -122,7 +152,7 @@ fn route(request: &AdminRequest<'_>, token: &AdminToken, sources: &impl Sources)
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             document(status, &json::readiness(&snapshot))
         }
-        Endpoint::Metrics => match sources.metrics(&snapshot) {
+        Endpoint::Metrics => match gate.metrics(&snapshot) {
             Some(text) => body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes()),
             None => problem(StatusCode::INTERNAL_SERVER_ERROR, "The metrics can't be rendered."),
         },
@@ -149,6 +179,19 @@ fn index(request: &AdminRequest<'_>, snapshot: &Snapshot) -> Response<Vec<u8>> {
         document(StatusCode::OK, &json::security(snapshot))
     };
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+fn reload(request: &AdminRequest<'_>, sources: &impl Sources) -> Response<Vec<u8>> {
+    match sources.reload(request.remote) {
+        Ok(()) => document(StatusCode::OK, &json!({ "status": "reloaded" })),
+        Err(why) => problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
+}
+
+fn not_allowed(detail: &str, allowed: &'static str) -> Response<Vec<u8>> {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

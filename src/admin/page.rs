@@ -33,7 +33,7 @@ fn write(page: &mut String, snapshot: &Snapshot) -> fmt::Result {
     if !snapshot.degraded.is_empty() {
         page.push_str("<ul>\n");
         for reason in &snapshot.degraded {
-            writeln!(page, "<li>{}</li>", Text(reason))?;
+            writeln!(page, "<li>{}</li>", Text(&reason.detail))?;
         }
         page.push_str("</ul>\n");
     }

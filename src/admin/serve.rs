@@ -2,57 +2,40 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::StatusCode;
 use http::header::AUTHORIZATION;
+use http::{Method, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
-use secrecy::SecretString;
-use tracing::{info, warn};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
 
-use super::{AdminRequest, AdminToken, Sources, answer};
-use crate::config::ServerSettings;
+use super::{AdminRequest, Controls, Sources, answer};
 use crate::guard::Reason;
-use crate::observe::{Readiness, SecurityEvent, Snapshot, StateCounts};
-use crate::proxy::Gate;
+use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts};
+use crate::proxy::{Gate, NotSwitched};
 use crate::server::door::client_stream;
+use crate::server::reload::{Asker, Reloader};
+use crate::state::switches::Maintenance;
+use crate::upstream::breaker::Mode;
+
+/// Bytes of a body that are read.
+const BODY_BYTES: usize = 16 * 1024;
+/// How long that may take.
+const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// The app on the admin port.
 pub struct Admin {
-    token: AdminToken,
     gate: Arc<Gate>,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Admin {
-    /// Takes the token that was set, or the one kept in the state directory, or one that nobody knows.
-    ///
-    /// # Errors
-    /// The token can't be used, read or kept; the text says why and what to do.
-    pub fn new(settings: &ServerSettings, gate: Arc<Gate>) -> Result<Self, String> {
-        let token = match (&settings.admin_token, &settings.state_dir) {
-            (Some(token), _) => {
-                AdminToken::given(&SecretString::from(token.expose())).map_err(|error| error.to_string())?
-            }
-            (None, Some(directory)) => {
-                let (token, path) = AdminToken::kept(directory).map_err(|error| error.to_string())?;
-                info!(path = %path.display(), "the admin token is in this file");
-                token
-            }
-            (None, None) => {
-                warn!(
-                    "no admin token and no state_dir: the admin endpoints can be read from this machine only"
-                );
-                let mut bytes = [0u8; 32];
-                rand::fill(&mut bytes).map_err(|_| "the system has no randomness".to_owned())?;
-                let nobodys = SecretString::from(URL_SAFE_NO_PAD.encode(bytes));
-                AdminToken::given(&nobodys).map_err(|error| error.to_string())?
-            }
-        };
-        Ok(Self { token, gate })
+    /// Shows `gate`, and has `reloader` read its settings again.
+    pub fn new(gate: Arc<Gate>, reloader: Option<Arc<Reloader>>) -> Self {
+        Self { gate, reloader }
     }
 }
 
@@ -67,6 +50,10 @@ impl Sources for Admin {
         snapshot.debug = live.server.debug;
         snapshot.environment = if live.server.debug { "development" } else { "production" }.into();
         snapshot.in_flight = gate.stop().in_flight();
+        snapshot.servers = live.upstreams.iter().flat_map(|upstream| upstream.states()).collect();
+        snapshot.breakers = gate.breakers();
+        snapshot.maintenance = gate.maintenance();
+        snapshot.degraded = gate.ailments();
         snapshot.state = StateCounts {
             open_admissions: store.open as u64,
             subjects: store.counters as u64,
@@ -80,6 +67,46 @@ impl Sources for Admin {
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         self.gate.observer().metrics().render(snapshot).ok()
     }
+
+    fn reload(&self, asker: IpAddr) -> Result<(), String> {
+        let Some(reloader) = &self.reloader else {
+            return Err("the settings of this server were not read from anywhere".into());
+        };
+        // Files are read and names looked up meanwhile.
+        block_in_place(|| reloader.reload(Asker::Admin(asker))).map_err(|why| why.to_string())
+    }
+}
+
+impl Controls for Admin {
+    fn switch_breakers(
+        &self,
+        mode: Mode,
+        upstream: Option<&str>,
+        by: IpAddr,
+    ) -> Result<Vec<BreakerView>, NotSwitched> {
+        self.gate.switch_breakers(mode, upstream, by)
+    }
+
+    fn maintain(&self, wanted: Option<Maintenance>, by: IpAddr) -> Result<(), NotSwitched> {
+        self.gate.maintain(wanted, by)
+    }
+
+    fn keeps_switches(&self) -> bool {
+        self.gate.keeps_switches()
+    }
+}
+
+/// A request's body, as far as it is read: more than that is not JSON any more.
+async fn body_of(session: &mut ServerSession) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(bytes)) = session.read_request_body().await {
+        let room = BODY_BYTES - body.len();
+        body.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
+        if body.len() == BODY_BYTES {
+            break;
+        }
+    }
+    body
 }
 
 #[async_trait]
@@ -89,15 +116,21 @@ impl ServeHttp for Admin {
             io.head_done(|_| ());
         }
         let remote = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let body = match session.req_header().method {
+            Method::POST => timeout(BODY_TIME, body_of(session)).await.unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let head = session.req_header();
         let request = AdminRequest {
             method: &head.method,
             path: head.uri.path(),
+            query: head.uri.query(),
+            body: &body,
             remote: remote.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,
         };
-        let answered = answer(&request, &self.token, self);
+        let answered = answer(&request, self.gate.live().admin_token(), self);
         if answered.status() == StatusCode::UNAUTHORIZED && head.headers.contains_key(AUTHORIZATION) {
             // Somebody guesses, or has an old token: either is worth knowing. The token itself is never written.
             let event = SecurityEvent {

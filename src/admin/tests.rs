@@ -1,4 +1,5 @@
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -9,6 +10,10 @@ use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::*;
+use crate::observe::{Ailment, AilmentKind, BreakerView};
+use crate::proxy::NotSwitched;
+use crate::state::switches::Maintenance;
+use crate::upstream::breaker::Mode;
 
 /// Header fields of a request.
 type Fields = &'static [(&'static str, &'static str)];
@@ -22,6 +27,44 @@ impl Sources for Gate {
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         Some(format!("tidegate_in_flight {}\n", snapshot.in_flight))
+    }
+
+    fn reload(&self, asker: std::net::IpAddr) -> Result<(), String> {
+        if asker.is_loopback() { Ok(()) } else { Err("t.yaml:3: drain: can't change".into()) }
+    }
+}
+
+impl Controls for Gate {
+    fn switch_breakers(
+        &self,
+        mode: Mode,
+        upstream: Option<&str>,
+        _: IpAddr,
+    ) -> Result<Vec<BreakerView>, NotSwitched> {
+        let upstream = upstream.unwrap_or("default");
+        if upstream == "unknown" {
+            return Err(NotSwitched::NoSuchUpstream(vec!["default".into()]));
+        }
+        let is_open = mode == Mode::Open;
+        let (state, mode) = (if is_open { "open" } else { "closed" }, mode.name());
+        let view = BreakerView {
+            upstream: upstream.into(),
+            state,
+            is_open,
+            mode,
+            failures: 0,
+            calls: 0,
+            reason: None,
+        };
+        Ok(vec![view])
+    }
+
+    fn maintain(&self, _: Option<Maintenance>, _: IpAddr) -> Result<(), NotSwitched> {
+        Err(NotSwitched::NotKept(std::io::Error::other("the disk is full")))
+    }
+
+    fn keeps_switches(&self) -> bool {
+        false
     }
 }
 
@@ -49,7 +92,9 @@ fn ask_of(gate: &Gate, method: &str, path: &str, remote: &str, fields: &[(&str, 
     }
     let request = AdminRequest {
         method: &method,
-        path,
+        path: path.split('?').next().unwrap_or_default(),
+        query: path.split_once('?').map(|(_, query)| query),
+        body: b"",
         remote: remote.parse().unwrap(),
         authority: None,
         headers: &headers,
@@ -128,6 +173,8 @@ fn the_authority_counts_as_the_host() {
         let request = AdminRequest {
             method: &Method::GET,
             path: "/metrics",
+            query: None,
+            body: b"",
             remote,
             authority: Some(authority),
             headers: &headers,
@@ -148,16 +195,45 @@ fn changes_need_the_token() {
     }
 }
 
+/// A breaker that a web page, a stranger or a slip of the keyboard could open would be an attack of its own.
+#[test]
+fn switches_take_the_token_a_post_and_a_name_that_exists() {
+    let all = "/api/security/circuit-breaker/open";
+    let one = "/api/security/circuit-breaker/auto?upstream=my%20app";
+    assert_eq!(ask("POST", all, "127.0.0.1", &[LOCAL]).status(), 401);
+    assert_eq!(ask("POST", all, "192.0.2.1", &[BEARER]).status(), 200);
+    let refused = ask("GET", all, "127.0.0.1", &[LOCAL, BEARER]);
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()[ALLOW]),
+        (405, &HeaderValue::from_static("POST"))
+    );
+    let switched = parsed(&ask("POST", one, "127.0.0.1", &[LOCAL, BEARER]));
+    assert_eq!(switched["circuit_breakers"][0]["upstream"], "my app");
+    assert_eq!(
+        (&switched["circuit_breakers"][0]["mode"], &switched["kept"]),
+        (&json!("auto"), &json!(false))
+    );
+    for (query, status) in
+        [("upstream=unknown", 404), ("upstraem=app", 400), ("upstream=", 400), ("upstream=%ff", 400)]
+    {
+        let answer = ask("POST", &format!("{all}?{query}"), "127.0.0.1", &[LOCAL, BEARER]);
+        assert_eq!(answer.status(), status, "{query}");
+    }
+    let full = ask("POST", "/api/security/maintenance/on", "127.0.0.1", &[LOCAL, BEARER]);
+    assert_eq!(full.status(), 500);
+    assert!(parsed(&full)["detail"].as_str().is_some_and(|detail| detail.contains("the disk is full")));
+}
+
 /// An orchestrator's probe restarts the gate if it can't see it; a stranger learns one word.
 #[test]
 fn probes_are_answered_from_anywhere_with_one_word() {
     let mut gate = gate();
-    gate.0.degraded = vec!["the disk is full".into()];
+    gate.0.degraded = vec![Ailment::new(AilmentKind::LogDropping, "the disk is full")];
     for path in ["/healthz", "/health"] {
         let answer = ask_of(&gate, "GET", path, "192.0.2.1", &[]);
         assert_eq!((answer.status().as_u16(), parsed(&answer)), (200, json!({ "status": "degraded" })));
         let body = parsed(&ask_of(&gate, "GET", path, "127.0.0.1", &[LOCAL]));
-        assert_eq!(body["reasons"][0], "the disk is full");
+        assert_eq!(body["reasons"][0], json!({ "code": "log_dropping", "detail": "the disk is full" }));
         assert_eq!(body["version"], "9.9.9");
         assert_eq!(body["services"]["redis"], "not_configured");
     }
@@ -183,7 +259,8 @@ fn the_documents_have_the_shapes_that_clients_read() {
     for key in ["cost_percent", "calls_percent", "tokens_percent"] {
         assert!(security["cost_tracker"]["utilization"].get(key).is_some(), "{key}");
     }
-    let closed = json!({ "is_open": false, "failure_count": 0, "mode": "auto", "reason": null });
+    let closed =
+        json!({ "is_open": false, "failure_count": 0, "mode": "auto", "reason": null, "upstreams": [] });
     assert_eq!(security["circuit_breaker"], closed);
     assert_eq!(parsed(&ask("GET", "/", "127.0.0.1", &[LOCAL, ("accept", "application/json")])), stats);
     assert_eq!(parsed(&ask("GET", "/", "127.0.0.1", &[LOCAL, ("accept", "*/*")])), stats);
@@ -211,7 +288,7 @@ fn the_documents_have_the_shapes_that_clients_read() {
 #[test]
 fn the_page_runs_nothing() {
     let mut gate = gate();
-    gate.0.degraded = vec!["<script>alert(1)</script>".into()];
+    gate.0.degraded = vec![Ailment::new(AilmentKind::LogDropping, "<script>alert(1)</script>")];
     gate.0.environment = "\"><img src=x onerror=alert(1)>".into();
     let browser = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     let answer = ask_of(&gate, "GET", "/", "127.0.0.1", &[LOCAL, browser]);
@@ -225,6 +302,19 @@ fn the_page_runs_nothing() {
     let policy = answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
     assert!(policy.contains(&format!("'sha256-{hash}'")), "the style has changed: its hash is {hash}");
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"));
+}
+
+/// Whoever can have settings read again could have a file of theirs put in force; and whoever may must hear how it went.
+#[test]
+fn settings_are_read_again_for_the_token_only() {
+    for (method, fields, status) in
+        [("POST", &[LOCAL][..], 401), ("GET", &[LOCAL][..], 405), ("POST", &[LOCAL, BEARER][..], 200)]
+    {
+        assert_eq!(ask(method, RELOAD, "127.0.0.1", fields).status(), status, "{method}");
+    }
+    let refused = ask("POST", RELOAD, "192.0.2.1", &[BEARER]);
+    assert_eq!(refused.status(), 422);
+    assert_eq!(parsed(&refused)["detail"], "t.yaml:3: drain: can't change");
 }
 
 /// Errors, too, are read by programs, and must not be sniffed, framed or cached.

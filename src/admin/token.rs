@@ -12,6 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
+use crate::config::ServerSettings;
+
 /// Name of the file under STATE_DIR.
 const FILE: &str = "admin.token";
 
@@ -56,12 +58,33 @@ impl fmt::Display for TokenError {
 impl std::error::Error for TokenError {}
 
 impl AdminToken {
+    /// Takes the token that the settings give, or the one kept in their state directory; `None` if they have neither.
+    ///
+    /// # Errors
+    /// The token can't be used, read or kept.
+    pub fn of(settings: &ServerSettings) -> Result<Option<Self>, TokenError> {
+        if let Some(token) = &settings.admin_token {
+            return Self::given(&SecretString::from(token.expose())).map(Some);
+        }
+        settings.state_dir.as_deref().map(|directory| Ok(Self::kept(directory)?.0)).transpose()
+    }
+
+    /// A token that nobody knows.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn nobodys() -> Result<Self, TokenError> {
+        let mut token = [0u8; digest::SHA256_OUTPUT_LEN];
+        rand::fill(&mut token).map_err(|_| TokenError::NoRandomness)?;
+        Ok(Self(token))
+    }
+
     /// Takes the token that the operator gave.
     ///
     /// # Errors
     /// When no header could carry it.
     pub fn given(token: &SecretString) -> Result<Self, TokenError> {
-        Self::of(token.expose_secret()).ok_or(TokenError::Unusable(None))
+        Self::hashed(token.expose_secret()).ok_or(TokenError::Unusable(None))
     }
 
     /// Takes the token kept in `state_dir`, or makes one of 32 random bytes there (base64url, mode 0600). Of several
@@ -74,15 +97,24 @@ impl AdminToken {
         if !fs::exists(&path).map_err(|error| TokenError::Io(path.clone(), error))? {
             make(state_dir, &path)?;
         }
+        match Self::hashed(Self::text(state_dir)?.expose_secret()) {
+            Some(token) => Ok((token, path)),
+            None => Err(TokenError::Unusable(Some(path))),
+        }
+    }
+
+    /// The token kept in `state_dir` itself, for who has to present it.
+    ///
+    /// # Errors
+    /// When the file can't be read, or can be read by others.
+    pub fn text(state_dir: &Path) -> Result<SecretString, TokenError> {
+        let path = state_dir.join(FILE);
         let io = |error| TokenError::Io(path.clone(), error);
         if fs::metadata(&path).map_err(io)?.mode() & 0o077 != 0 {
             return Err(TokenError::Exposed(path));
         }
         let text = SecretString::from(fs::read_to_string(&path).map_err(io)?);
-        match Self::of(text.expose_secret().trim_ascii()) {
-            Some(token) => Ok((token, path)),
-            None => Err(TokenError::Unusable(Some(path))),
-        }
+        Ok(SecretString::from(text.expose_secret().trim_ascii()))
     }
 
     /// Whether `authorization`, the field's value, carries this token as RFC 6750 §2.1 says.
@@ -92,7 +124,7 @@ impl AdminToken {
         scheme.eq_ignore_ascii_case(b"bearer ") & bool::from(presented.as_ref().ct_eq(&self.0))
     }
 
-    fn of(token: &str) -> Option<Self> {
+    fn hashed(token: &str) -> Option<Self> {
         let usable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         let hash = digest::digest(&digest::SHA256, token.as_bytes());
         hash.as_ref().try_into().ok().filter(|_| usable).map(Self)

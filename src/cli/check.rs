@@ -16,6 +16,9 @@ pub struct CheckArgs {
     /// Print every value with its origin, and the order of the guards with the reason for each place.
     #[arg(long)]
     explain: bool,
+    /// Also test whether the settings are good enough for strangers, and say what to change.
+    #[arg(long)]
+    production: bool,
     /// Print the JSON Schema of the settings file.
     #[arg(long)]
     schema: bool,
@@ -27,12 +30,23 @@ impl CheckArgs {
             print(&Config::schema());
             return Ok(());
         }
-        check(&self.run, self.explain)
+        let config = test(&self.run, self.explain)?;
+        if self.production {
+            config.check_production().map_err(|findings| {
+                format!("{findings}\ntidegate: not ready for production: {} to change", findings.len())
+            })?;
+            print("They are good enough for production, as far as settings can tell.");
+        }
+        Ok(())
     }
 }
 
 /// Tests the settings as `run` would use them; nothing is bound or started.
 pub fn check(args: &RunArgs, explain: bool) -> Result<(), String> {
+    test(args, explain).map(drop)
+}
+
+fn test(args: &RunArgs, explain: bool) -> Result<Config, String> {
     let (config, warnings) = args.load().map_err(|e| e.to_string())?;
     config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
     warnings.iter().for_each(|warning| eprintln!("tidegate: {warning}"));
@@ -41,7 +55,7 @@ pub fn check(args: &RunArgs, explain: bool) -> Result<(), String> {
         print(&format!("# The way of a request, in this order:\n{}", chain::explain()));
     }
     print(&format!("The settings are good{}.", describe(&config)));
-    Ok(())
+    Ok(config)
 }
 
 /// A reader that has seen enough, such as `head`, is no error.

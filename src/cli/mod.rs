@@ -1,7 +1,11 @@
 //! The command line: one file a subcommand.
 
+mod breaker;
+mod call;
 mod check;
 mod demo;
+mod health;
+mod reload;
 mod run;
 mod unread;
 
@@ -16,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors, Overrides};
+use crate::server::Sockets;
 
 /// A reverse-proxy sidecar that guards an unmodified chat or AI upstream.
 #[derive(Debug, Parser)]
@@ -24,7 +29,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: run::ServeArgs,
     /// Test the settings and stop (as nginx -t).
     #[arg(short = 't', exclusive = false)]
     test: bool,
@@ -36,23 +41,34 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve (the default).
-    Run(RunArgs),
+    Run(run::ServeArgs),
     /// Serve an embedded chat app behind the gate, to see it work.
     ///
-    /// The settings are the built-in defaults, so that what it prints is true: no settings file and no environment
-    /// variable is read.
+    /// The settings are the built-in defaults with the strict policy for pages, so that what it prints is true: no
+    /// settings file and no environment variable is read.
     Demo(demo::DemoArgs),
     /// Test the settings.
     Check(check::CheckArgs),
+    /// Switch the circuit breakers of a running gate by hand.
+    Breaker(breaker::BreakerArgs),
+    /// Close the app behind a running gate for maintenance.
+    #[command(subcommand)]
+    Maintenance(breaker::MaintenanceCommand),
+    /// Have a running server read its settings again.
+    ///
+    /// What is wrong with them is printed, and the old ones stay in force. SIGHUP does the same.
+    Reload(reload::ReloadArgs),
+    /// Ask a running server whether it serves.
+    Health(health::HealthArgs),
 }
 
 /// Where settings come from.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct RunArgs {
     /// Settings file.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The app to stand in front of, as http://host:port.
+    /// The app to stand in front of, as http://host:port; several with commas between, or the name of an upstream.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     #[command(flatten)]
@@ -60,7 +76,7 @@ struct RunArgs {
 }
 
 /// Where to listen.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct Addresses {
     /// Address for traffic [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
@@ -71,6 +87,16 @@ struct Addresses {
 }
 
 impl RunArgs {
+    /// The same, but where no flag says so, sockets that were passed by name say where to listen.
+    fn listening_on(mut self, sockets: &Sockets) -> Self {
+        let Addresses { listen, admin } = &mut self.addresses;
+        for (flag, name) in [(listen, "traffic"), (admin, "admin")] {
+            let passed = || sockets.named(name).map(|address| address.to_string());
+            *flag = flag.take().or_else(passed);
+        }
+        self
+    }
+
     /// The settings, and what to warn of.
     fn load(&self) -> Result<(Config, Vec<String>), ConfigErrors> {
         let overrides = self.addresses.overrides(self.upstream.clone());
@@ -104,11 +130,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        None if cli.test || cli.test_and_print => check::check(&cli.run, cli.test_and_print),
+        None if cli.test || cli.test_and_print => check::check(&cli.run.settings, cli.test_and_print),
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Demo(args)) => demo::demo(&args),
         Some(Command::Check(args)) => args.check(),
+        Some(Command::Breaker(args)) => args.switch(),
+        Some(Command::Maintenance(command)) => command.switch(),
+        Some(Command::Reload(args)) => reload::reload(&args),
+        Some(Command::Health(args)) => health::health(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
@@ -14,24 +15,28 @@ use crate::guard::{
     body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
     text,
 };
-use crate::observe::{AccessFormat, LogTarget};
+use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
+use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
-use crate::proxy::timeouts;
+use crate::proxy::{stream, timeouts};
+use crate::upstream::{NamedUpstream, Targets, UpstreamFile, breaker, retry};
 
 /// Keys that stand at the top level only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerFile {
-    /// The app in front of which the gate stands, as `http://host:port`.
-    pub upstream: Option<String>,
+    /// The app in front of which the gate stands: its servers, or the name of an upstream.
+    pub upstream: Option<Targets>,
     /// Address for traffic.
     pub listen: String,
     /// Worker threads; 0: one for each processor.
     pub threads: usize,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Directory for what a running process leaves for others to find it.
+    pub runtime_dir: Option<PathBuf>,
     /// How long requests in flight may take after SIGTERM.
     pub drain: Span,
     /// Development: all messages are shown, and health says so.
@@ -46,14 +51,26 @@ pub struct ServerFile {
     pub client: ClientFile,
     /// Logs.
     pub log: LogFile,
+    /// What is out of the ordinary.
+    pub watch: Toggle<watch::Config>,
     /// How paths are normalised.
     pub paths: PathRules,
     /// What of HTTP is refused although it could be read.
     pub hygiene: hygiene::Hygiene,
     /// Path at which callers ask for their own limits.
     pub rate_limit_status: Toggle<String>,
-    /// Connections to upstreams.
-    pub upstream_connections: UpstreamConnectionsFile,
+    /// Upstreams that keep failing.
+    pub breaker: Toggle<breaker::Config>,
+    /// Calls that are tried again.
+    pub retries: Toggle<retry::Config>,
+    /// How upstreams are used.
+    pub upstream_defaults: UpstreamFile,
+    // Read one by one, since each is merged with the defaults first.
+    /// Upstreams by name.
+    #[schemars(with = "Named<NamedUpstream>")]
+    pub upstreams: Named<IgnoredAny>,
+    /// Name servers that are asked for names of upstreams.
+    pub name_servers: Vec<String>,
     // Read one by one, since each is merged with the defaults first.
     /// Routes; the first that matches wins.
     #[serde(default)]
@@ -158,16 +175,6 @@ pub struct ClientFile {
     pub secret: Option<Secret>,
 }
 
-/// Connections to upstreams, as written.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UpstreamConnectionsFile {
-    /// For one to be opened.
-    pub connect_timeout: Span,
-    /// For which an unused one is kept.
-    pub idle_timeout: Span,
-}
-
 /// Keys that a route may override.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -196,10 +203,14 @@ pub struct RouteFile {
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.
     pub concurrency: concurrency::Config,
+    /// What serves when the upstream can't.
+    pub fallback: Toggle<fallback::Config>,
     /// Forwarding.
     pub forward: ForwardFile,
     /// Times that are allowed.
     pub timeouts: timeouts::Config,
+    /// Streams of events.
+    pub streams: stream::Config,
 }
 
 /// Forwarding, as written.
@@ -232,7 +243,7 @@ pub struct RouteOwn {
     #[serde(default, rename = "match")]
     pub matches: MatchFile,
     /// Another upstream than the top level's.
-    pub upstream: Option<String>,
+    pub upstream: Option<Targets>,
     /// The API it speaks, where its path does not tell.
     pub api: Option<Api>,
     /// What its requests count as, where method and path do not tell.

@@ -12,6 +12,8 @@ mod merge;
 mod named;
 mod parse;
 mod path;
+mod production;
+mod reload;
 mod resolve;
 mod routes;
 mod schema;
@@ -20,6 +22,7 @@ mod shown;
 mod toggle;
 mod tree;
 pub mod units;
+mod upstreams;
 
 pub use de::{from_node, from_node_at, secret_paths};
 pub use error::{ConfigError, ConfigErrors};

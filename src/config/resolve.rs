@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use http::Method;
 use http::header::HeaderName;
 
@@ -13,11 +12,12 @@ use secrecy::SecretString;
 
 use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
+use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
-use crate::guard::Guards;
 use crate::guard::hygiene::Hygiene;
-use crate::observe::{DefaultLimits, ObserverConfig};
+use crate::guard::{self, Guards};
+use crate::observe::{DefaultLimits, ObserverConfig, watch};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::Route;
@@ -25,7 +25,7 @@ use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{Clock, MemoryConfig, MemoryStore};
-use crate::upstream::{self, Upstream};
+use crate::upstream::{Upstream, breaker, retry};
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -46,10 +46,16 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// When upstreams are left alone; `None`: only by hand.
+    pub breaker: Option<breaker::Policy>,
+    /// When calls are tried again; `None`: never.
+    pub retries: Option<retry::Policy>,
     /// Path of the status endpoint.
     pub status_path: Option<Box<str>>,
     /// Logs.
     pub observe: ObserverConfig,
+    /// What is out of the ordinary.
+    pub watch: Option<watch::Config>,
     /// Level of the program's own messages.
     pub level: Level,
     /// Store of counters.
@@ -59,7 +65,7 @@ pub struct Settings {
     panic_on: Option<Box<str>>,
 }
 
-/// What can't change while the server runs.
+/// The server itself; of these, only the admin token may change while it runs.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Address for traffic.
@@ -70,6 +76,8 @@ pub struct ServerSettings {
     pub admin_token: Option<Secret>,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Directory for the process's id and for handing sockets over.
+    pub runtime_dir: Option<PathBuf>,
     /// Worker threads.
     pub threads: usize,
     /// Whether this is a development set-up.
@@ -135,6 +143,21 @@ impl Settings {
 impl Config {
     /// Builds everything that a server needs, or says all that is wrong.
     pub fn resolve(&self, clock: &Clock) -> Result<Settings, ConfigErrors> {
+        self.build(clock, None)
+    }
+
+    /// As `resolve`, for a server that runs: its counters, the key of its digests if it made one, and the upstreams that
+    /// are the same live on.
+    pub fn resolve_over(&self, running: &Settings, clock: &Clock) -> Result<Settings, ConfigErrors> {
+        self.build(clock, Some(running))
+    }
+
+    /// The server's own settings, whatever is wrong with the rest.
+    pub fn server_settings(&self) -> Result<ServerSettings, ConfigErrors> {
+        from_node(&self.server).map(|file| server_settings(&file))
+    }
+
+    fn build(&self, clock: &Clock, running: Option<&Settings>) -> Result<Settings, ConfigErrors> {
         let mut errors = ConfigErrors::default();
         let file: ServerFile = from_node(&self.server)?;
         let problem = |key: &str, message: String| self.problem(key, message);
@@ -157,21 +180,21 @@ impl Config {
             let token = AdminToken::given(&SecretString::from(token.expose()));
             token.map_err(|why| problem("admin.token", why.to_string()))?;
         }
-        let client = client_rules(&file).map_err(|(key, message)| problem(&key, message))?;
-        let upstream_timeouts = upstream::Timeouts {
-            connect: file.upstream_connections.connect_timeout.0,
-            idle: file.upstream_connections.idle_timeout.0,
-        };
+        let made = running.map(|running| &running.client.secret).filter(|key| key.is_made());
+        let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
+        let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
+        let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
+        let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         let defaults: RouteFile = from_node(&self.defaults)?;
         let timeouts = Timeouts::build(&defaults.timeouts)
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
-        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        let known = running.map_or(&[][..], |running| &running.upstreams);
+        let mut upstreams = Upstreams::read(&file, &self.server, clock, known)?;
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
-            let server = &self.server;
-            let built = RouteBuilder { file: &file, server, loopback, upstream_timeouts, index, entry }
+            let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
                 .build(&mut upstreams);
             match built {
                 Ok(route) => {
@@ -195,19 +218,24 @@ impl Config {
             }
         }
         errors.into_result()?;
-        let store = Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        let upstreams = upstreams.into_built();
+        let fresh = || Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        let store = running.map_or_else(fresh, |running| running.store.clone());
         Ok(Settings {
             server: server_settings(&file),
             client,
             paths: file.paths,
             hygiene: file.hygiene,
             timeouts,
+            breaker,
+            retries,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
                 access_format: file.log.access.format,
                 events: file.log.events.to,
             },
+            watch: file.watch.as_option().copied(),
             level: if file.debug { Level::Debug } else { file.log.level },
             routes,
             upstreams,
@@ -260,6 +288,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
         admin_listen: file.admin.listen.clone(),
         admin_token: file.admin.token.clone(),
         state_dir: file.state_dir.clone(),
+        runtime_dir: file.runtime_dir.clone(),
         threads: if file.threads == 0 { processors() } else { file.threads },
         drain: file.drain.0,
         debug: file.debug,
@@ -279,7 +308,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
 
 /// A zero here would refuse or cut everything, which nobody means.
 fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
-    let (connections, upstream) = (&file.connections, &file.upstream_connections);
+    let connections = &file.connections;
     let counts = [
         ("connections.max", connections.max),
         ("connections.per_address", connections.per_address),
@@ -289,7 +318,6 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     let times = [
         ("connections.head_timeout", connections.head_timeout),
         ("connections.idle_timeout", connections.idle_timeout),
-        ("upstream_connections.connect_timeout", upstream.connect_timeout),
     ];
     let zero = counts.iter().filter(|(_, count)| *count == 0).map(|(key, _)| *key);
     let zero = zero.chain(times.iter().filter(|(_, time)| time.0.is_zero()).map(|(key, _)| *key)).next();
@@ -302,7 +330,7 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {
+fn client_rules(file: &ServerFile, made: Option<&DigestKey>) -> Result<ClientRules, Fault> {
     let client = &file.client;
     let network = |text: &String| {
         let single = text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from);
@@ -322,18 +350,19 @@ fn client_rules(file: &ServerFile) -> Result<ClientRules, Fault> {
         session_cookies: boxed(&client.session_cookies),
         session_headers: header_names("client.session_headers", &client.session_headers)?,
         device_header: device.into_iter().next().unwrap_or(HeaderName::from_static("x-device-id")),
-        secret: digest_key(client.secret.as_ref())?,
+        secret: digest_key(client.secret.as_ref(), made)?,
     })
 }
 
-fn digest_key(secret: Option<&Secret>) -> Result<DigestKey, Fault> {
-    if let Some(secret) = secret {
-        return Ok(DigestKey::new(secret.expose().as_bytes()));
+/// The key that is set, or else the one `made` before, or a new one.
+fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<DigestKey, Fault> {
+    match (secret, made) {
+        (Some(secret), _) => Ok(DigestKey::new(secret.expose().as_bytes())),
+        (None, Some(made)) => Ok(made.clone()),
+        (None, None) => DigestKey::make().ok_or_else(|| {
+            ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned())
+        }),
     }
-    let mut bytes = [0u8; 32];
-    let failed = |_| ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned());
-    rand::fill(&mut bytes).map_err(failed)?;
-    Ok(DigestKey::new(&bytes))
 }
 
 pub(super) fn header_names(key: &str, names: &[String]) -> Result<Vec<HeaderName>, Fault> {

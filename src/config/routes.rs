@@ -6,15 +6,18 @@ use http::Method;
 
 use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
+use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
 use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
+use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
+use crate::proxy::stream::Streams;
 use crate::proxy::timeouts::Timeouts;
-use crate::upstream::{self, Upstream};
+use crate::upstream::Upstream;
 
 /// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
 pub(super) struct RouteEntry {
@@ -37,20 +40,22 @@ pub(super) struct RouteBuilder<'a> {
     pub(super) file: &'a ServerFile,
     pub(super) server: &'a Node,
     pub(super) loopback: bool,
-    pub(super) upstream_timeouts: upstream::Timeouts,
     pub(super) index: usize,
     pub(super) entry: &'a RouteEntry,
 }
 
 impl RouteBuilder<'_> {
-    pub(super) fn build(&self, upstreams: &mut Vec<Arc<Upstream>>) -> Result<Route, ConfigErrors> {
+    pub(super) fn build(&self, upstreams: &mut Upstreams<'_>) -> Result<Route, ConfigErrors> {
         let prefix = self.entry.path(self.index);
         let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
         let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
         let upstream = self.upstream(&own, upstreams)?;
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
+        let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
         let timeouts = Timeouts::build(&file.timeouts)
+            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        let streams = Streams::build(&file.streams)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let guards = self.guards(&own.name, file)?;
         Ok(Route {
@@ -61,15 +66,17 @@ impl RouteBuilder<'_> {
             traffic: own.traffic,
             inspect: own.inspect.unwrap_or(Inspect::Auto),
             upstream,
+            fallback,
             guards,
             timeouts,
+            streams,
         })
     }
 
-    fn upstream(&self, own: &RouteOwn, all: &mut Vec<Arc<Upstream>>) -> Result<Arc<Upstream>, ConfigError> {
-        let (url, name) = match (&own.upstream, &self.file.upstream) {
-            (Some(url), _) => (url, own.name.as_str()),
-            (None, Some(url)) => (url, "default"),
+    fn upstream(&self, own: &RouteOwn, all: &mut Upstreams<'_>) -> Result<Arc<Upstream>, ConfigError> {
+        let (targets, name) = match (&own.upstream, &self.file.upstream) {
+            (Some(targets), _) => (targets, own.name.as_str()),
+            (None, Some(targets)) => (targets, "default"),
             (None, None) => {
                 let message = "no upstream is set".to_owned();
                 return Err(ConfigError { path: "upstream".into(), origin: None, message, remedy: None }.remedy(
@@ -77,18 +84,27 @@ impl RouteBuilder<'_> {
                 ));
             }
         };
-        let built = Upstream::build(name, url, self.upstream_timeouts);
-        let built = built.map_err(|why| self.fault("upstream", why.to_string()))?;
-        if built.authority.as_str() == self.file.listen {
-            return Err(self.fault("upstream", "is the address that the gate itself listens on".to_owned()));
+        all.get(targets, name).map_err(|why| self.fault("upstream", why))
+    }
+
+    fn fallback(
+        &self,
+        own: &RouteOwn,
+        file: &RouteFile,
+        main: &Arc<Upstream>,
+        all: &mut Upstreams<'_>,
+    ) -> Result<Option<Fallback>, ConfigError> {
+        let Some(config) = file.fallback.as_option() else { return Ok(None) };
+        // One that is inherited is one for all, and named after the top level's upstream.
+        let owner = if self.entry.overrides.get("fallback").is_some() { &own.name } else { "default" };
+        let name = format!("{owner}-fallback");
+        let upstream = config.upstream.as_ref().map(|targets| all.get(targets, &name)).transpose();
+        let upstream = upstream.map_err(|why| self.fault("fallback.upstream", why))?;
+        if upstream.as_ref().is_some_and(|upstream| Arc::ptr_eq(upstream, main)) {
+            return Err(self.fault("fallback.upstream", "is the upstream itself".to_owned()));
         }
-        // Two routes that name one upstream share its connections, whatever they are called.
-        if let Some(known) = all.iter().find(|known| known.authority == built.authority) {
-            return Ok(known.clone());
-        }
-        let built = Arc::new(built);
-        all.push(built.clone());
-        Ok(built)
+        let built = Fallback::build(config, upstream);
+        built.map(Some).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
     }
 
     fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {

@@ -49,11 +49,21 @@ const WAY: &[(&str, &str, &str)] = &[
         "first transaction",
         "stands whatever follows, or refusals would be free probes",
     ),
+    (
+        "maintenance",
+        "an app that somebody closed",
+        "status and preflights go on; nobody's body is waited for",
+    ),
     ("body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed"),
     (
         "json, form, text, sanitize",
         "shape, lengths, what texts hold, in one walk",
         "before anything is drawn from what others share",
+    ),
+    (
+        "breaker",
+        "an upstream that keeps failing",
+        "local, and given back: a call that can't be made draws on no limit of a user",
     ),
     (
         "all other limits",

@@ -42,6 +42,11 @@ impl Concurrency {
         }
     }
 
+    /// Requests in flight that are allowed in total.
+    pub fn total(&self) -> u32 {
+        self.0.total
+    }
+
     /// Takes the places that a request needs; they are given back when the permits are dropped.
     pub fn enter(&self, inflight: &Arc<Inflight>, client: &Client) -> Result<Places, Refusal> {
         let Config { total, address, user } = self.0;

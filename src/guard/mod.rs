@@ -87,6 +87,8 @@ pub struct Refusal {
     pub setting: Cow<'static, str>,
     /// The limit that refused, for the rate-limit header fields.
     pub quota: Option<Box<Quota>>,
+    /// When to come back, where no limit says so.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -96,7 +98,13 @@ impl Refusal {
         detail: impl Into<Cow<'static, str>>,
         setting: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { reason, detail: detail.into(), setting: setting.into(), quota: None }
+        Self { reason, detail: detail.into(), setting: setting.into(), quota: None, retry_after: None }
+    }
+
+    /// The same, with the time after which it may go better.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 }
 

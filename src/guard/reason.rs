@@ -13,9 +13,26 @@ pub enum Event {
     ValidationError,
     /// Credentials that are not what they should be.
     AuthFailed,
+    /// A circuit breaker moved, or somebody switched one, or maintenance.
+    CircuitBreaker,
+    /// Settings were read again.
+    ConfigReload,
+    /// What happened in the last hour: no refusal's.
+    Summary,
 }
 
 impl Event {
+    /// Every event, for metrics and docs.
+    pub const ALL: [Event; 7] = [
+        Event::RateLimitExceeded,
+        Event::SecurityAlert,
+        Event::ValidationError,
+        Event::AuthFailed,
+        Event::CircuitBreaker,
+        Event::ConfigReload,
+        Event::Summary,
+    ];
+
     /// The event's name in the log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,6 +40,9 @@ impl Event {
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
+            Event::CircuitBreaker => "CIRCUIT_BREAKER",
+            Event::ConfigReload => "CONFIG_RELOAD",
+            Event::Summary => "SUMMARY",
         }
     }
 }
@@ -53,6 +73,13 @@ macro_rules! reasons {
             }
         }
     };
+}
+
+impl Reason {
+    /// Whether the upstream did not do its part: it could not be reached, broke off, or took too long.
+    pub const fn is_upstreams(self) -> bool {
+        matches!(self, Reason::UpstreamUnreachable | Reason::UpstreamFailed | Reason::UpstreamTimeout)
+    }
 }
 
 use Event::{AuthFailed, RateLimitExceeded, SecurityAlert, ValidationError};
@@ -102,12 +129,22 @@ reasons! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
     /// The store of limits can't be asked.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, None;
+    /// The upstream's circuit breaker is open.
+    CircuitOpen = "circuit_open", SERVICE_UNAVAILABLE, None;
+    /// The operator has closed the app for a while.
+    Maintenance = "maintenance", SERVICE_UNAVAILABLE, None;
     /// No connection to the upstream.
     UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY, None;
     /// The upstream broke off or answered nonsense.
     UpstreamFailed = "upstream_failed", BAD_GATEWAY, None;
     /// The upstream took too long.
     UpstreamTimeout = "upstream_timeout", GATEWAY_TIMEOUT, None;
+    /// The upstream was silent in a stream for too long.
+    StreamIdle = "stream_idle", GATEWAY_TIMEOUT, None;
+    /// A stream lasted as long as one may.
+    StreamTotal = "stream_total", GATEWAY_TIMEOUT, None;
+    /// The gate is being stopped.
+    Draining = "draining", SERVICE_UNAVAILABLE, None;
     /// A defect in the gate; the request was not served.
     InternalError = "internal_error", INTERNAL_SERVER_ERROR, None;
 }

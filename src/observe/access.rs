@@ -1,33 +1,51 @@
-//! The access log: one line a request, as JSON or in the combined format.
-
-use std::io::Write;
+//! The access log: one line a request, as JSON or by a pattern.
 
 use http::Version;
 
-use super::line::{JsonLine, lossy, push_address, push_number, push_quoted, shortened};
+use super::Record;
+use super::line::{JsonLine, lossy, shortened};
+use super::pattern::Pattern;
 use super::redact::{redact, redact_keys, redact_query, redact_url};
-use super::{Record, stamp};
 
 /// Bytes of a path or query that are logged.
-const TARGET_BYTES: usize = 2048;
+pub(super) const TARGET_BYTES: usize = 2048;
 /// Bytes of a header field that are logged.
-const FIELD_BYTES: usize = 512;
+pub(super) const FIELD_BYTES: usize = 512;
 
-/// How a line of the access log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// As Apache and nginx have it; the user is a digest.
+const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
+    \"$http_referer\" \"$http_user_agent\"";
+
+/// How a line of the access log looks. As text: `json`, `combined`, or a pattern with a `$variable` in it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = "^(json|combined)$|\\$"))]
 pub enum AccessFormat {
     /// One JSON object; absent values are left out.
     Json,
-    /// As Apache and nginx: address, user, time, request line, status, bytes, referer, user agent.
-    Combined,
+    /// Text with values in it; `-` stands for absent ones.
+    Pattern(Pattern),
+}
+
+impl TryFrom<String> for AccessFormat {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let pattern = match text.as_str() {
+            "json" => return Ok(Self::Json),
+            "combined" => COMBINED,
+            pattern if pattern.contains('$') => pattern,
+            _ => return Err("the format is json, combined, or a pattern with a $variable in it".to_owned()),
+        };
+        Pattern::parse(pattern).map(Self::Pattern).map_err(|error| error.to_string())
+    }
 }
 
 impl AccessFormat {
-    pub(super) fn write(self, record: &Record<'_>, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Json => json(record, out),
-            Self::Combined => combined(record, out),
+            Self::Pattern(pattern) => pattern.write(record, out),
         }
     }
 }
@@ -76,44 +94,7 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     line.end();
 }
 
-fn combined(record: &Record<'_>, out: &mut Vec<u8>) {
-    push_address(out, record.client_address);
-    out.extend_from_slice(b" - ");
-    match record.user {
-        // Writing to a vector can't fail.
-        Some(user) => drop(write!(out, "{user}")),
-        None => out.push(b'-'),
-    }
-    out.extend_from_slice(b" [");
-    stamp::push_clf(out, record.at);
-    out.extend_from_slice(b"] \"");
-    push_quoted(out, shortened(&redact(record.method.as_str()), FIELD_BYTES));
-    out.push(b' ');
-    push_quoted(out, shortened(&redact(record.path), TARGET_BYTES));
-    if let Some(query) = record.query {
-        out.push(b'?');
-        push_quoted(out, shortened(&redact_query(query), TARGET_BYTES));
-    }
-    out.push(b' ');
-    out.extend_from_slice(version(record.version).as_bytes());
-    out.extend_from_slice(b"\" ");
-    push_number(out, record.status.map_or(0, |status| status.as_u16().into()));
-    out.push(b' ');
-    push_number(out, record.bytes_out);
-    out.extend_from_slice(b" \"");
-    match record.referer {
-        Some(referer) => push_quoted(out, shortened(&redact_url(&lossy(referer)), FIELD_BYTES)),
-        None => out.push(b'-'),
-    }
-    out.extend_from_slice(b"\" \"");
-    match record.user_agent {
-        Some(agent) => push_quoted(out, shortened(&redact(&lossy(agent)), FIELD_BYTES)),
-        None => out.push(b'-'),
-    }
-    out.extend_from_slice(b"\"\n");
-}
-
-fn version(version: Version) -> &'static str {
+pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "HTTP/0.9",
         Version::HTTP_10 => "HTTP/1.0",

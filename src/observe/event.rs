@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::guard::Reason;
+use crate::guard::{Event, Reason};
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
@@ -46,6 +46,33 @@ pub struct SecurityEvent<'a> {
     pub path: Option<&'a str>,
     /// The host asked for.
     pub host: Option<&'a str>,
+}
+
+/// Settings were read again.
+#[derive(Clone, Copy, Debug)]
+pub struct ReloadEvent<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked for it with the admin token; `None`: whoever sent the process a signal.
+    pub client_address: Option<IpAddr>,
+    /// Why the old ones stay in force, if they do.
+    pub refused: Option<&'a str>,
+}
+
+impl ReloadEvent<'_> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let mut line = JsonLine::begin(out, self.at);
+        line.text("event", Event::ConfigReload.name());
+        line.text("result", if self.refused.is_none() { "applied" } else { "refused" });
+        line.text("asked_by", if self.client_address.is_none() { "signal" } else { "admin" });
+        if let Some(address) = self.client_address {
+            line.address("client_address", address);
+        }
+        if let Some(why) = self.refused {
+            line.text("detail", shortened(&redact(why), FIELD_BYTES));
+        }
+        line.end();
+    }
 }
 
 impl<'a> SecurityEvent<'a> {

@@ -72,6 +72,13 @@ impl<'a> JsonLine<'a> {
         push_number(self.out, value);
     }
 
+    /// A value of any shape; its texts are the gate's own, not a client's.
+    pub fn value(&mut self, key: &'static str, value: &serde_json::Value) {
+        self.key(key);
+        // Writing to a vector can't fail.
+        let _ = write!(self.out, "{value}");
+    }
+
     /// A duration in milliseconds with three decimals.
     pub fn millis(&mut self, key: &'static str, value: Duration) {
         self.key(key);

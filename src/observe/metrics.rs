@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -11,14 +12,18 @@ use crate::guard::Event;
 use crate::state::clock::Timestamp;
 
 use super::connections::{Connections, OpenConnection};
-use super::series::{RouteSeries, UpstreamSeries};
+use super::series::{BreakerSeries, RouteSeries, UpstreamSeries};
 use super::snapshot::Snapshot;
+use super::streams::StreamMetrics;
+use super::totals::Totals;
 
 /// Seconds; a page takes a millisecond, a long completion minutes.
 const REQUEST_BUCKETS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 /// Seconds; a guard takes between a hundred nanoseconds and, on a large body, some milliseconds.
 const GUARD_BUCKETS: [f64; 9] = [1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 1e-3, 1e-2];
+
+const SERVER_LABELS: [&str; 2] = ["upstream", "server"];
 
 /// Why the door turned a connection away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +53,14 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     guard_seconds: HistogramVec,
+    breaker_states: IntGaugeVec,
+    breaker_transitions: IntCounterVec,
+    retries: IntCounterVec,
+    fallbacks: IntCounterVec,
     pub(super) bytes_in: IntCounter,
     pub(super) bytes_out: IntCounter,
     pub(super) connections: Arc<Connections>,
+    pub(super) streams: StreamMetrics,
     refused_total: IntCounter,
     refused_per_address: IntCounter,
     heads_abandoned: IntCounter,
@@ -58,15 +68,24 @@ pub struct Metrics {
     alert_events: IntCounter,
     validation_events: IntCounter,
     auth_events: IntCounter,
+    breaker_events: IntCounter,
+    summary_events: IntCounter,
+    reload_events: IntCounter,
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
+    reloads_applied: IntCounter,
+    reloads_refused: IntCounter,
+    settings_loaded: Gauge,
     scraped: Mutex<Scraped>,
 }
 
 /// What is not counted here but read from its owner when somebody looks.
 struct Scraped {
     in_flight: IntGauge,
+    upstream_up: IntGaugeVec,
+    upstream_connections: IntGaugeVec,
+    maintenance: IntGauge,
     limit_subjects: IntGauge,
     open_admissions: IntGauge,
     settle_queued: IntGauge,
@@ -100,11 +119,22 @@ impl Metrics {
             "Log lines lost: the queue was full or the target could not be written.",
             &["log"],
         )?;
-        let build = families.gauges("build_info", "Always 1; the label says which build runs.", "version")?;
+        let build =
+            families.gauges("build_info", "Always 1; the label says which build runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let start = Gauge::new("process_start_time_seconds", "Start of the process, since the Unix epoch.")?;
-        start.set(started.as_micros() as f64 / 1e6);
+        start.set(seconds(started));
         families.0.register(Box::new(start))?;
+        let reloads = families.counters(
+            "config_reloads_total",
+            "Settings read again: applied, or refused with the old ones still in force.",
+            &["result"],
+        )?;
+        let settings_loaded = families.add(Gauge::new(
+            "tidegate_config_loaded_timestamp_seconds",
+            "When the settings in force were read, since the Unix epoch.",
+        ))?;
+        settings_loaded.set(seconds(started));
 
         Ok(Self {
             requests: families.counters("requests_total", "Requests.", &RouteSeries::REQUEST_LABELS)?,
@@ -136,12 +166,33 @@ impl Metrics {
                 "guard",
                 &GUARD_BUCKETS,
             )?,
+            breaker_states: families.gauges(
+                "breaker_state",
+                "State of an upstream's circuit breaker: 0 closed, 1 half-open, 2 open.",
+                &["upstream"],
+            )?,
+            breaker_transitions: families.counters(
+                "breaker_transitions_total",
+                "Moves of an upstream's circuit breaker.",
+                &BreakerSeries::LABELS,
+            )?,
+            retries: families.counters("retries_total", "Calls tried again.", &["upstream"])?,
+            fallbacks: families.counters(
+                "fallbacks_total",
+                "Requests that were served by a fallback.",
+                &RouteSeries::FALLBACK_LABELS,
+            )?,
             bytes_in: bytes.with_label_values(&["in"]),
             bytes_out: bytes.with_label_values(&["out"]),
             connections: Arc::new(Connections::new(
                 families.counter("connections_total", "Client connections accepted.")?,
                 families.gauge("connections", "Client connections that are open.")?,
             )),
+            streams: StreamMetrics::new(
+                families.gauge("streams", "Event streams that are open.")?,
+                families.counter("stream_heartbeats_total", "Comments sent in silent streams.")?,
+                families.counters("streams_ended_total", "Event streams that ended, by how.", &["end"])?,
+            ),
             refused_total: refused.with_label_values(&[ConnectionRefusal::Total.name()]),
             refused_per_address: refused.with_label_values(&[ConnectionRefusal::PerAddress.name()]),
             heads_abandoned: families.counter(
@@ -151,12 +202,29 @@ impl Metrics {
             limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
             alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
             validation_events: events.with_label_values(&[Event::ValidationError.name()]),
+            breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
             auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
+            summary_events: events.with_label_values(&[Event::Summary.name()]),
+            reload_events: events.with_label_values(&[Event::ConfigReload.name()]),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
+            reloads_applied: reloads.with_label_values(&["applied"]),
+            reloads_refused: reloads.with_label_values(&["refused"]),
+            settings_loaded,
             panics: families.counter("panics_total", "Requests that ended in a panic of the gate.")?,
             scraped: Mutex::new(Scraped {
                 in_flight: families.gauge("in_flight", "Requests being served.")?,
+                upstream_up: families.gauges(
+                    "upstream_up",
+                    "Whether a server of an upstream seems well.",
+                    &SERVER_LABELS,
+                )?,
+                upstream_connections: families.gauges(
+                    "upstream_connections",
+                    "Connections to a server that are in use.",
+                    &SERVER_LABELS,
+                )?,
+                maintenance: families.gauge("maintenance", "1 while the app is closed for maintenance.")?,
                 limit_subjects: families.gauge("limit_subjects", "Subjects that limits are counted for.")?,
                 open_admissions: families
                     .gauge("open_admissions", "Admissions granted and not settled yet.")?,
@@ -174,12 +242,24 @@ impl Metrics {
 
     /// The series of a route; the same counters for the same name.
     pub fn route(&self, name: &str) -> RouteSeries {
-        RouteSeries::new(name, &self.requests, &self.refusals, &self.sanitized, &self.request_seconds)
+        RouteSeries::new(
+            name,
+            &self.requests,
+            &self.refusals,
+            &self.sanitized,
+            &self.request_seconds,
+            &self.fallbacks,
+        )
     }
 
     /// The series of an upstream; the same counters for the same name.
     pub fn upstream(&self, name: &str) -> UpstreamSeries {
-        UpstreamSeries::new(name, &self.upstream_seconds)
+        UpstreamSeries::new(name, &self.upstream_seconds, &self.retries)
+    }
+
+    /// The series of an upstream's circuit breaker; the same for the same name.
+    pub fn breaker(&self, name: &str) -> BreakerSeries {
+        BreakerSeries::new(name, &self.breaker_states, &self.breaker_transitions)
     }
 
     /// The durations of one guard, in seconds: taken once when the chain is built.
@@ -190,6 +270,11 @@ impl Metrics {
     /// Counts an accepted connection as open until the answer is dropped.
     pub fn connection_opened(&self) -> OpenConnection {
         self.connections.open()
+    }
+
+    /// The series of event streams.
+    pub const fn streams(&self) -> &StreamMetrics {
+        &self.streams
     }
 
     /// Counts a connection that the door turned away.
@@ -210,20 +295,60 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// Counts settings that were read again at `at`, and put in force or not.
+    pub(super) fn reloaded(&self, at: Timestamp, applied: bool) {
+        if applied {
+            self.reloads_applied.inc();
+            self.settings_loaded.set(seconds(at));
+        } else {
+            self.reloads_refused.inc();
+        }
+    }
+
     pub(super) const fn events(&self, event: Event) -> &IntCounter {
         match event {
             Event::RateLimitExceeded => &self.limit_events,
             Event::SecurityAlert => &self.alert_events,
             Event::ValidationError => &self.validation_events,
             Event::AuthFailed => &self.auth_events,
+            Event::CircuitBreaker => &self.breaker_events,
+            Event::Summary => &self.summary_events,
+            Event::ConfigReload => &self.reload_events,
         }
     }
 
     /// Security events since the start, by name.
     pub(super) fn events_by_name(&self) -> Vec<(&'static str, u64)> {
-        [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError, Event::AuthFailed]
-            .map(|event| (event.name(), self.events(event).get()))
-            .into()
+        Event::ALL.map(|event| (event.name(), self.events(event).get())).into()
+    }
+
+    /// All that the watch looks at.
+    pub fn totals(&self) -> Totals {
+        let mut durations: Vec<(f64, u64)> = Vec::new();
+        for family in self.request_seconds.collect() {
+            for metric in family.get_metric() {
+                let buckets = metric.get_histogram().get_bucket();
+                durations.resize(buckets.len(), (0.0, 0));
+                for (sum, bucket) in durations.iter_mut().zip(buckets) {
+                    *sum = (bucket.upper_bound(), sum.1 + bucket.cumulative_count());
+                }
+            }
+        }
+        let errors = sums(&self.requests, "status_class").into_iter().find(|(class, _)| class == "5xx");
+        Totals {
+            routes: sums(&self.requests, "route").into_iter().collect(),
+            errors: errors.map_or(0, |(_, count)| count),
+            refusals: sums(&self.refusals, "reason").into_iter().collect(),
+            auth_failures: self.auth_events.get(),
+            log_dropped: self.access_dropped.get() + self.events_dropped.get(),
+            store_failures: 0,
+            durations,
+        }
+    }
+
+    /// Client connections that are open.
+    pub fn open_connections(&self) -> u64 {
+        self.connections.active()
     }
 
     /// Requests since the start, over all routes.
@@ -244,7 +369,16 @@ impl Metrics {
         {
             let scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            scraped.maintenance.set(snapshot.maintenance.is_some().into());
             scraped.in_flight.set(gauge(snapshot.in_flight));
+            // Servers that a reload has removed are to go.
+            scraped.upstream_up.reset();
+            scraped.upstream_connections.reset();
+            for server in &snapshot.servers {
+                let labels = [&*server.upstream, &*server.server];
+                scraped.upstream_up.with_label_values(&labels).set(server.up.into());
+                scraped.upstream_connections.with_label_values(&labels).set(gauge(server.in_use as u64));
+            }
             scraped.limit_subjects.set(gauge(snapshot.state.subjects));
             scraped.open_admissions.set(gauge(snapshot.state.open_admissions));
             scraped.settle_queued.set(gauge(snapshot.state.settle_queued));
@@ -261,6 +395,11 @@ impl Metrics {
     }
 }
 
+/// Since the Unix epoch.
+fn seconds(at: Timestamp) -> f64 {
+    at.as_micros() as f64 / 1e6
+}
+
 /// Brings a counter up to a total that is counted elsewhere.
 fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
@@ -269,7 +408,7 @@ fn raise(counter: &IntCounter, total: u64) {
 /// A family's counts summed by the value of one label, in the order of the values.
 fn sums(family: &IntCounterVec, label: &str) -> Vec<(String, u64)> {
     let mut sums = std::collections::BTreeMap::new();
-    for family in prometheus::core::Collector::collect(family) {
+    for family in family.collect() {
         for metric in family.get_metric() {
             let value = metric.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value());
             *sums.entry(value.unwrap_or_default().to_owned()).or_default() +=
@@ -283,10 +422,7 @@ fn sums(family: &IntCounterVec, label: &str) -> Vec<(String, u64)> {
 struct Families(Registry);
 
 impl Families {
-    fn add<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        family: Result<C, Error>,
-    ) -> Result<C, Error> {
+    fn add<C: Collector + Clone + 'static>(&self, family: Result<C, Error>) -> Result<C, Error> {
         let family = family?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
@@ -304,8 +440,8 @@ impl Families {
         self.add(IntGauge::new(format!("tidegate_{name}"), help))
     }
 
-    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<IntGaugeVec, Error> {
-        self.add(IntGaugeVec::new(Opts::new(format!("tidegate_{name}"), help), &[label]))
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
+        self.add(IntGaugeVec::new(Opts::new(format!("tidegate_{name}"), help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, label: &str, buckets: &[f64]) -> Result<HistogramVec, Error> {

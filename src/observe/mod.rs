@@ -1,27 +1,41 @@
 //! Seeing: metrics, access log, security events, and the snapshot that the admin endpoints show.
 
 mod access;
+mod breaker_event;
 mod connections;
 mod event;
+mod health;
 pub mod line;
 pub mod metrics;
+mod pattern;
 mod process;
 pub mod redact;
 mod series;
+mod sessions;
 mod snapshot;
 mod stamp;
+mod streams;
 mod target;
 #[cfg(test)]
 mod tests;
+mod totals;
+pub mod watch;
 mod writer;
 
 pub use access::AccessFormat;
+pub use breaker_event::BreakerEvent;
 pub use connections::OpenConnection;
-pub use event::SecurityEvent;
+pub use event::{ReloadEvent, SecurityEvent};
+pub use health::{Ailment, AilmentKind};
+pub use pattern::Variable;
 pub use process::Process;
-pub use series::{RouteSeries, UpstreamSeries};
-pub use snapshot::{ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
+pub use sessions::SessionStats;
+pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use streams::{OpenStream, StreamMetrics};
 pub use target::LogTarget;
+pub use totals::Totals;
+pub use watch::{Anomaly, Notice, Watch};
 
 use std::cell::RefCell;
 use std::fmt;
@@ -33,11 +47,12 @@ use std::time::Duration;
 use http::{Method, StatusCode, Version};
 
 use crate::guard::sanitize::{Kinds, Sightings, Sink, Target};
-use crate::guard::{Reason, Refusal, Traffic};
+use crate::guard::{Event, Reason, Refusal, Traffic};
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
 use metrics::Metrics;
+use sessions::Sessions;
 use writer::{Log, Writer};
 
 /// A request once it is over. Filled by the proxy, read by metrics, access log and events.
@@ -76,6 +91,10 @@ pub struct Record<'a> {
     pub route: Option<&'a RouteSeries>,
     /// The upstream chosen.
     pub upstream: Option<&'a UpstreamSeries>,
+    /// Tries of the call to the upstream after the first.
+    pub retries: u32,
+    /// What served it in place of its upstream.
+    pub fallback: Option<Fallback>,
     /// What the request counted as.
     pub traffic: Traffic,
     /// How it travelled.
@@ -167,6 +186,7 @@ pub struct Observer {
     metrics: Arc<Metrics>,
     started: Timestamp,
     unrouted: RouteSeries,
+    sessions: Sessions,
     access: Option<(AccessFormat, Log)>,
     events: Option<Log>,
     writer: Mutex<Writer>,
@@ -187,7 +207,7 @@ impl Observer {
             target.open().map_err(|error| ObserveError::Open(log, target.clone(), error))
         };
         Self::with_sinks(
-            config.access_format,
+            config.access_format.clone(),
             open("access", &config.access)?,
             open("events", &config.events)?,
             now,
@@ -211,6 +231,7 @@ impl Observer {
         let mut logs = logs.into_iter();
         Ok(Self {
             unrouted: metrics.route("none"),
+            sessions: Sessions::new(),
             started: now,
             access: if has_access { logs.next().map(|log| (format, log)) } else { None },
             events: if has_events { logs.next() } else { None },
@@ -227,6 +248,16 @@ impl Observer {
         self.metrics.bytes_out.inc_by(record.bytes_out);
         if let (Some(upstream), Some(took)) = (record.upstream, record.upstream_duration) {
             upstream.observe(took);
+        }
+        if let Some(upstream) = record.upstream {
+            upstream.retried(record.retries.into());
+        }
+        if let Some(by) = record.fallback {
+            route.fallback(by);
+        }
+        if let Some(session) = record.session {
+            let route = record.route.map(RouteSeries::shared_name);
+            self.sessions.seen(session, record.at, route, record.traffic != Traffic::Page);
         }
         if let Some(refusal) = record.refusal {
             route.refusal(refusal.reason);
@@ -265,13 +296,39 @@ impl Observer {
         }
     }
 
+    /// Counts and writes a move of a breaker, or a switch by hand; and says it in the program's own log.
+    pub fn breaker_event(&self, event: &BreakerEvent<'_>) {
+        self.metrics.events(Event::CircuitBreaker).inc();
+        event.say();
+        if let Some(log) = &self.events {
+            with_line(log, |line| event.write(Event::CircuitBreaker.name(), line));
+        }
+    }
+
+    /// Counts and writes that settings were read again.
+    pub fn reloaded(&self, event: &ReloadEvent<'_>) {
+        self.metrics.events(Event::ConfigReload).inc();
+        self.metrics.reloaded(event.at, event.refused.is_none());
+        if let Some(log) = &self.events {
+            with_line(log, |line| event.write(line));
+        }
+    }
+
+    /// Counts and writes an event of the watch.
+    pub fn notice(&self, notice: &Notice) {
+        self.metrics.events(notice.event()).inc();
+        if let Some(log) = &self.events {
+            with_line(log, |line| notice.write(line));
+        }
+    }
+
     /// The metric families: for the door, and for series that are taken when a config is built.
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits`, `state`
-    /// and `connections.event_streams` are left for their owners to fill.
+    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits` and
+    /// `state` are left for their owners to fill.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
         let metrics = &self.metrics;
         Snapshot {
@@ -280,7 +337,7 @@ impl Observer {
             connections: ConnectionCounts {
                 total: metrics.connections.total(),
                 active: metrics.connections.active(),
-                event_streams: 0,
+                event_streams: metrics.streams.active(),
                 oldest_age: metrics.connections.oldest_age(),
             },
             requests: metrics.requests_total(),
@@ -289,8 +346,15 @@ impl Observer {
             log_dropped: metrics.access_dropped.get() + metrics.events_dropped.get(),
             panics: metrics.panics.get(),
             process: Process::read(),
+            sessions: self.sessions.stats(now),
             ..Snapshot::default()
         }
+    }
+
+    /// Opens the files of the logs anew, so that they can be renamed and put away: what was queued before is written to
+    /// the old ones, what comes after to the new.
+    pub fn reopen(&self) {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).reopen();
     }
 
     /// Waits until every line queued so far is written; false if that took longer than `deadline`.

@@ -1,13 +1,14 @@
 //! The counters of one route and of one upstream, found once when the config is built, so that a request only adds.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::guard::sanitize::{Kind, Kinds, Sink};
 use crate::guard::{Reason, Traffic};
+use crate::upstream::breaker::State;
 
 /// Methods that have a label of their own (RFC 9110 §9, RFC 5789); a client can invent others.
 const METHODS: [&str; 10] =
@@ -18,17 +19,38 @@ const TRAFFIC: [&str; 3] = ["page", "api", "ai"];
 
 /// The series of one route. A route that keeps its name over a reload keeps its counts.
 pub struct RouteSeries {
-    name: Box<str>,
+    name: Arc<str>,
     requests: Lazily,
     refusals: Lazily,
     sanitized: Lazily,
     seconds: Histogram,
+    fallbacks: [IntCounter; Fallback::ALL.len()],
 }
 
 /// The series of one upstream.
 pub struct UpstreamSeries {
     name: Box<str>,
     seconds: Histogram,
+    retries: IntCounter,
+}
+
+/// What served a request in place of its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The answer that stands in the settings.
+    Answer,
+    /// Another upstream.
+    Upstream,
+}
+
+impl Fallback {
+    const ALL: [&'static str; 2] = ["answer", "upstream"];
+}
+
+/// The series of one circuit breaker.
+pub struct BreakerSeries {
+    state: IntGauge,
+    to: [IntCounter; State::ALL.len()],
 }
 
 /// Counters that appear in the output once they have counted something.
@@ -60,6 +82,8 @@ impl RouteSeries {
     pub(super) const REFUSAL_LABELS: [&'static str; 2] = ["route", "reason"];
     /// Labels of the family of sanitized texts, the route first.
     pub(super) const SANITIZED_LABELS: [&'static str; 3] = ["route", "sink", "kind"];
+    /// Labels of the fallbacks family, the route first.
+    pub(super) const FALLBACK_LABELS: [&'static str; 2] = ["route", "by"];
 
     pub(super) fn new(
         name: &str,
@@ -67,6 +91,7 @@ impl RouteSeries {
         refusals: &IntCounterVec,
         sanitized: &IntCounterVec,
         seconds: &HistogramVec,
+        fallbacks: &IntCounterVec,
     ) -> Self {
         Self {
             name: name.into(),
@@ -74,11 +99,16 @@ impl RouteSeries {
             refusals: Lazily::new(refusals, Reason::ALL.len()),
             sanitized: Lazily::new(sanitized, Sink::ALL.len() * Kind::ALL.len()),
             seconds: seconds.with_label_values(&[name]),
+            fallbacks: Fallback::ALL.map(|by| fallbacks.with_label_values(&[name, by])),
         }
     }
 
     /// The route's name in the config.
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -112,11 +142,16 @@ impl RouteSeries {
             self.sanitized.inc(cell, || [sink.name(), kind.name()], &self.name);
         }
     }
+
+    pub(super) fn fallback(&self, by: Fallback) {
+        self.fallbacks[by as usize].inc();
+    }
 }
 
 impl UpstreamSeries {
-    pub(super) fn new(name: &str, seconds: &HistogramVec) -> Self {
-        Self { name: name.into(), seconds: seconds.with_label_values(&[name]) }
+    pub(super) fn new(name: &str, seconds: &HistogramVec, retries: &IntCounterVec) -> Self {
+        let seconds = seconds.with_label_values(&[name]);
+        Self { name: name.into(), seconds, retries: retries.with_label_values(&[name]) }
     }
 
     /// The upstream's name in the config.
@@ -126,6 +161,32 @@ impl UpstreamSeries {
 
     pub(super) fn observe(&self, took: Duration) {
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts calls that were tried again.
+    pub fn retried(&self, times: u64) {
+        self.retries.inc_by(times);
+    }
+}
+
+impl BreakerSeries {
+    /// Labels of the transitions family, the upstream first.
+    pub(super) const LABELS: [&'static str; 2] = ["upstream", "to"];
+
+    pub(super) fn new(name: &str, states: &IntGaugeVec, transitions: &IntCounterVec) -> Self {
+        let to = State::ALL.map(|state| transitions.with_label_values(&[name, state.name()]));
+        Self { state: states.with_label_values(&[name]), to }
+    }
+
+    /// Shows a state without counting a move to it.
+    pub fn set(&self, state: State) {
+        self.state.set(state as i64);
+    }
+
+    /// Counts a move.
+    pub fn moved(&self, to: State) {
+        self.set(to);
+        self.to[to as usize].inc();
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use super::health::Ailment;
 use super::process::Process;
+use super::sessions::SessionStats;
+use crate::upstream::ServerState;
 
 /// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +20,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Whether traffic should be sent here.
     pub readiness: Readiness,
-    /// Why the gate is degraded, a sentence each; empty means healthy.
-    pub degraded: Vec<String>,
+    /// Why the gate is degraded; empty means healthy.
+    pub degraded: Vec<Ailment>,
     /// Client connections.
     pub connections: ConnectionCounts,
     /// Requests since the start.
@@ -37,8 +40,35 @@ pub struct Snapshot {
     pub limits: DefaultLimits,
     /// What the store holds.
     pub state: StateCounts,
+    /// The servers of all upstreams.
+    pub servers: Vec<ServerState>,
+    /// Circuit breakers, one an upstream.
+    pub breakers: Vec<BreakerView>,
+    /// What callers are told while the app is closed for maintenance.
+    pub maintenance: Option<Box<str>>,
+    /// Sessions.
+    pub sessions: SessionStats,
     /// The process.
     pub process: Process,
+}
+
+/// A circuit breaker at one moment.
+#[derive(Clone, Debug)]
+pub struct BreakerView {
+    /// Name of its upstream.
+    pub upstream: Box<str>,
+    /// `closed`, `half_open`, `open`.
+    pub state: &'static str,
+    /// Whether it refuses calls.
+    pub is_open: bool,
+    /// Who decides: `auto`, or `open` or `closed` by hand.
+    pub mode: &'static str,
+    /// Calls that failed, of those in its window.
+    pub failures: u32,
+    /// Calls in its window.
+    pub calls: u32,
+    /// Code of why it is not closed.
+    pub reason: Option<&'static str>,
 }
 
 /// Whether a load balancer should send traffic.
@@ -86,8 +116,6 @@ pub struct StateCounts {
     pub subjects: u64,
     /// Users among them.
     pub users: u64,
-    /// Sessions among them.
-    pub sessions: u64,
     /// Subjects that are at a limit or banned.
     pub blocked: u64,
     /// Admissions granted and not settled yet.

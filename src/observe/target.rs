@@ -1,12 +1,12 @@
 //! Where a log goes, as configured and as opened.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::writer::Sink;
+use super::writer::{Sink, Target};
 
 /// Where a log goes. As text: `off`, `stdout`, `stderr`, or a path that contains a `/`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
@@ -46,8 +46,45 @@ impl LogTarget {
             Self::Off => return Ok(None),
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned()?,
             Self::Stderr => io::stderr().as_fd().try_clone_to_owned()?,
-            Self::File(path) => OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into(),
+            Self::File(path) => {
+                return Ok(Some(Box::new(LogFile { file: open_file(path)?, path: path.clone() })));
+            }
         };
-        Ok(Some(Box::new(std::fs::File::from(fd))))
+        Ok(Some(Box::new(File::from(fd))))
     }
 }
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// A log in a file.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Target for LogFile {
+    fn reopen(&mut self) {
+        match open_file(&self.path) {
+            Ok(file) => self.file = file,
+            // Better in the old file than nowhere.
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "cannot open the log anew; the old file is kept")
+            }
+        }
+    }
+}
+
+/// A standard stream, which is the same for as long as the process lives.
+impl Target for File {}

@@ -16,7 +16,13 @@ const SHARDS: usize = 8;
 const SHARD_BYTES: usize = 512 * 1024;
 
 /// Where a log's lines go once the writer has them.
-pub type Sink = Box<dyn Write + Send>;
+pub type Sink = Box<dyn Target>;
+
+/// What a log is written to.
+pub trait Target: Write + Send {
+    /// Called between two batches when the operator has moved the log aside.
+    fn reopen(&mut self) {}
+}
 
 /// The request side of one log. Lines of one thread stay in order.
 pub struct Log {
@@ -53,6 +59,7 @@ struct Signal {
 struct Control {
     flush_wanted: u64,
     flush_done: u64,
+    reopen: bool,
     closing: bool,
     finished: bool,
 }
@@ -94,7 +101,7 @@ impl Signal {
 
 impl Control {
     fn is_urgent(&self) -> bool {
-        self.closing || self.flush_wanted != self.flush_done
+        self.closing || self.reopen || self.flush_wanted != self.flush_done
     }
 }
 
@@ -116,6 +123,12 @@ impl Writer {
         let thread =
             thread::Builder::new().name("log-writer".into()).spawn(move || serve(&shared, outputs))?;
         Ok((Self { signal, thread: Some(thread) }, logs))
+    }
+
+    /// Opens the targets anew once what was queued before the call is written.
+    pub fn reopen(&self) {
+        locked(&self.signal.control).reopen = true;
+        self.signal.work.notify_one();
     }
 
     /// Waits until all that was queued before the call is written; false if that took longer than `deadline`.
@@ -170,10 +183,14 @@ fn serve(signal: &Signal, mut outputs: Vec<Output>) {
         let gathered = signal.work.wait_timeout_while(control, GATHER, |control| !control.is_urgent());
         control = gathered.unwrap_or_else(PoisonError::into_inner).0;
         let (flush, closing) = (control.flush_wanted, control.closing);
+        let reopen = std::mem::take(&mut control.reopen);
         drop(control);
         signal.pending.swap(false, Ordering::AcqRel);
         for output in &mut outputs {
             output.drain();
+            if reopen {
+                output.sink.reopen();
+            }
         }
         control = locked(&signal.control);
         control.flush_done = flush;

@@ -23,6 +23,16 @@ impl BodyMemory {
         Arc::new(Self { held: AtomicU64::new(0), max })
     }
 
+    /// Bytes that all hold together.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The most that all may hold together.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
     /// A share of nothing yet.
     pub fn share(self: &Arc<Self>) -> Held {
         Held { memory: self.clone(), bytes: 0 }
@@ -66,6 +76,6 @@ mod tests {
         assert!(b.grow(6));
         assert!(!b.grow(u64::MAX));
         drop(b);
-        assert_eq!(memory.held.load(Ordering::Relaxed), 0);
+        assert_eq!(memory.held(), 0);
     }
 }

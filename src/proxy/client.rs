@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{digest, rand};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use ipnet::IpNet;
@@ -92,7 +92,11 @@ pub struct ClientRules {
 /// Keys the digests of users, sessions, devices and tenants: SipHash-2-4 with 128 bits, a keyed pseudo-random function
 /// (Aumasson and Bernstein, 2012) that costs a tenth of HMAC-SHA-256. Without the key nobody gets from a digest to what
 /// it stands for, not even by trying all keys of a small set.
-pub struct DigestKey(SipHasher24);
+#[derive(Clone)]
+pub struct DigestKey {
+    hasher: SipHasher24,
+    made: bool,
+}
 
 impl DigestKey {
     /// Derives the key from a secret of any length.
@@ -100,7 +104,19 @@ impl DigestKey {
         let hash = digest::digest(&digest::SHA256, secret);
         let mut key = [0u8; 16];
         key.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
-        Self(SipHasher24::new_with_key(&key))
+        Self { hasher: SipHasher24::new_with_key(&key), made: false }
+    }
+
+    /// A key that nobody knows; `None` if the system has no randomness.
+    pub fn make() -> Option<Self> {
+        let mut bytes = [0u8; 32];
+        rand::fill(&mut bytes).ok()?;
+        Some(Self { made: true, ..Self::new(&bytes) })
+    }
+
+    /// Whether it was made here rather than derived from a secret.
+    pub fn is_made(&self) -> bool {
+        self.made
     }
 }
 
@@ -216,7 +232,7 @@ impl ClientRules {
 
     /// Begins a digest; the same text as another kind has another digest.
     fn hasher(&self, kind: Kind) -> SipHasher24 {
-        let mut hasher = self.secret.0;
+        let mut hasher = self.secret.hasher;
         hasher.write_u8(kind as u8);
         hasher
     }

@@ -13,16 +13,20 @@ use super::route::Route;
 use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
 use crate::guard::sanitize::Sightings;
-use crate::guard::{Refusal, Traffic};
-use crate::observe::Carriage;
+use crate::guard::{Reason, Refusal, Traffic};
+use crate::observe::{Carriage, Fallback};
 use crate::server::InFlight;
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
+use crate::upstream::breaker::Permit;
+use crate::upstream::{Rotation, Turn, Upstream};
 
 /// A request that found its route.
 pub struct Routed {
     /// Its route.
     pub route: Arc<Route>,
+    /// Where it goes: the route's upstream, or its fallback.
+    pub upstream: Arc<Upstream>,
     /// API of its path.
     pub api: Option<Api>,
     /// What it counts as.
@@ -37,6 +41,8 @@ pub struct Routed {
     pub origin: Option<HeaderValue>,
     /// Whether the client asks for a WebSocket.
     pub websocket: bool,
+    /// Whether the client says that it takes events.
+    pub accepts_events: bool,
 }
 
 /// Path and query in one piece, as a request line wants them.
@@ -108,6 +114,18 @@ pub struct Context {
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.
     pub upstream_called: Option<Instant>,
+    /// The servers that it may try, in passthrough.
+    pub rotation: Option<Rotation>,
+    /// The server that it is at, in passthrough.
+    pub turn: Option<Turn>,
+    /// Tries of the call after the first.
+    pub retries: u32,
+    /// Leave to call the upstream, until it is known how the call went.
+    pub permit: Option<Permit>,
+    /// Why it went to the fallback upstream, if it did.
+    pub diverted: Option<Reason>,
+    /// What served it in place of its upstream.
+    pub fallback: Option<Fallback>,
     /// What was taken from shared state and has to be settled.
     pub admission: Option<Admission>,
     /// Memory that its body holds.

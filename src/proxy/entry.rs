@@ -78,9 +78,8 @@ impl HttpServerApp for Entry {
         }
     }
 
-    async fn http_cleanup(&self) {
-        self.carrier.http_cleanup().await;
-    }
+    // The carrier is not told of the end: it would drop a request that it has yet to read, and idles never.
+    async fn http_cleanup(&self) {}
 }
 
 /// What came of waiting for a request.
@@ -93,8 +92,7 @@ enum Read {
     Nothing,
 }
 
-/// Waits for a request. A connection that idles here when the server stops ends with its runtime: the drain waits for
-/// what is in flight only.
+/// Waits for a request.
 async fn read_head(session: &mut ServerSession) -> Read {
     match session.read_request().await {
         Ok(true) => return Read::Whole,

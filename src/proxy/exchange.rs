@@ -1,149 +1,154 @@
-//! The exchange: forwards a request that was read whole, and streams the answer back in one loop.
+//! The exchange: forwards a request that was read whole, and hands the answer to the relay.
 //!
-//! Every wait has a deadline of this loop's own, because Pingora's restart whenever a read is dropped. Once the final
+//! Every wait has a deadline of the gate's own, because Pingora's restart whenever a read is dropped. Once the final
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version, response};
 use http_body_util::Full;
-use pingora::http::ResponseHeader;
-use pingora::protocols::http::{HttpTask, ServerSession};
-use pingora::{Error, ErrorType};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use pingora::Error;
+use pingora::protocols::http::ServerSession;
+use tokio::time::{Instant, timeout_at};
 
+use super::client::Client;
 use super::forward::{Framing, strip_hop_by_hop};
+use super::pace::Pace;
+use super::relay::Relay;
+use super::stream::{Reader, Stream, Streams};
 use super::timeouts::Timeouts;
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
-use crate::upstream::{Answer, CallError, Upstream};
+use crate::observe::StreamMetrics;
+use crate::server::Stop;
+use crate::upstream::retry::Retries;
+use crate::upstream::{CallError, Upstream};
 
 /// How an exchange ended.
 #[derive(Debug)]
 pub enum Ended {
     /// The whole answer was written.
     Served,
+    /// No connection: the upstream saw nothing of the request, and nothing was sent to the client yet.
+    Unsent(Refusal),
     /// Nothing was sent to the client yet; this is what it is to be told.
     Failed(Refusal),
     /// The client left, or would not read.
     ClientGone,
     /// The upstream broke off after the head was sent; the client's connection must break, too.
     Truncated(Box<Error>),
+    /// The gate ended a stream. `whole`: the client was told why; else its connection must break.
+    Stopped {
+        /// Why.
+        why: Refusal,
+        /// Whether the stream ended in good order.
+        whole: bool,
+    },
 }
 
-/// Sends `request` to `upstream` and its answer to the client. `first_byte` is set to when the upstream's head came, from
-/// the start of the call; `dress` applies the response guards to the head.
+impl Ended {
+    /// The word for it in metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Ended::Served => "done",
+            Ended::ClientGone => "client_gone",
+            Ended::Truncated(_) => Reason::UpstreamFailed.code(),
+            Ended::Unsent(why) | Ended::Failed(why) | Ended::Stopped { why, .. } => why.reason.code(),
+        }
+    }
+}
+
+/// What a request was sent under.
+pub struct Terms<'a> {
+    /// Times that are allowed.
+    pub timeouts: &'a Timeouts,
+    /// What is done in streams of events.
+    pub streams: &'a Streams,
+    /// Whether the client asked for a stream.
+    pub stream_asked: bool,
+    /// Who reads the answer.
+    pub reader: Reader<'a>,
+    /// The end of the server.
+    pub stop: &'a Stop,
+    /// The series of streams.
+    pub metrics: &'a StreamMetrics,
+}
+
+/// What is sent where.
+pub struct Call<'a> {
+    /// Where it goes.
+    pub upstream: &'a Arc<Upstream>,
+    /// Who asks.
+    pub client: &'a Client,
+    /// Whether each server sees its own name in `Host`.
+    pub own_host: bool,
+    /// Whether it may be tried again.
+    pub retries: &'a Retries,
+    /// The request, whole.
+    pub request: http::Request<Full<Bytes>>,
+}
+
+/// How a call went: what is known of it before it ends.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// From the start of the call to the upstream's head.
+    pub first_byte: Option<Duration>,
+    /// Tries after the first.
+    pub retries: u32,
+}
+
+/// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
-    upstream: &Upstream,
-    timeouts: &Timeouts,
-    request: http::Request<Full<Bytes>>,
-    first_byte: &mut Option<Duration>,
-    dress: impl FnOnce(&mut ServerSession, &mut response::Parts),
+    call: Call<'_>,
+    terms: &Terms<'_>,
+    progress: &mut Progress,
+    dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration),
 ) -> Ended {
     let started = Instant::now();
-    let deadline = started + timeouts.first_byte;
+    let Call { upstream, client, own_host, retries, request } = call;
+    if terms.stream_asked {
+        watch.strict(session);
+    }
     let answered = {
-        let answer = pin!(timeout_at(deadline, upstream.pool().call(request)));
+        let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
+        let answer = pin!(timeout_at(started + terms.timeouts.first_byte, call));
         watch.during(session, answer).await
     };
     let (mut head, answer) = match answered {
         Err(Gone) => return Ended::ClientGone,
         Ok(Err(_)) => return Ended::Failed(no_first_byte()),
-        Ok(Ok(Err(error))) => return Ended::Failed(refusal_of(&error)),
+        Ok(Ok(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
+        Ok(Ok(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
         Ok(Ok(Ok(answer))) => answer,
     };
-    *first_byte = Some(started.elapsed());
+    let first_byte = started.elapsed();
+    progress.first_byte = Some(first_byte);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ended::Failed(unasked_switch());
     }
-    let stream = is_event_stream(&head.headers);
-    let pace = Pace::new(timeouts, stream, started);
-    if stream {
+    let stream = Stream::of(&head);
+    let pace = match &stream {
+        Some(_) => Pace::of_stream(terms.timeouts, terms.streams, started),
+        None => Pace::of_answer(terms.timeouts),
+    };
+    let open = stream.as_ref().map(|_| terms.metrics.open());
+    if stream.is_some() {
         watch.strict(session);
     }
     reframe(session, &mut head, answer.is_end());
-    dress(session, &mut head);
-    relay(session, watch, head.into(), answer, &pace).await
-}
-
-/// When to give up, by the kind of answer.
-struct Pace {
-    read: Duration,
-    write: Duration,
-    end: Option<Instant>,
-}
-
-impl Pace {
-    fn new(timeouts: &Timeouts, stream: bool, started: Instant) -> Self {
-        let (read, end) = match stream {
-            true => (timeouts.stream_idle, Some(started + timeouts.stream_total)),
-            false => (timeouts.between_bytes, None),
-        };
-        Self { read, write: timeouts.write, end }
+    dress(session, &mut head, first_byte);
+    let ended = Relay { session, watch, terms, pace, stream }.run(head, answer).await;
+    if let Some(open) = open {
+        open.ended(ended.word());
     }
-
-    /// Resolves when a wait for the upstream has lasted too long. Looks at the clock only once it is waited for.
-    async fn silence(&self) {
-        sleep_until(self.within(self.read)).await;
-    }
-
-    fn within(&self, wait: Duration) -> Instant {
-        let next = Instant::now() + wait;
-        self.end.map_or(next, |end| end.min(next))
-    }
-}
-
-async fn relay(
-    session: &mut ServerSession,
-    watch: &mut Watch,
-    head: ResponseHeader,
-    mut answer: Answer<'_>,
-    pace: &Pace,
-) -> Ended {
-    let bodiless = answer.is_end();
-    let mut tasks = vec![HttpTask::Header(Box::new(head), bodiless)];
-    let mut last = bodiless;
-    loop {
-        if !tasks.is_empty() {
-            let batch = std::mem::take(&mut tasks);
-            match timeout_at(pace.within(pace.write), session.response_duplex_vec(batch)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return Ended::ClientGone,
-            }
-        }
-        if last {
-            return Ended::Served;
-        }
-        let frame = tokio::select! {
-            biased;
-            frame = answer.frame() => frame,
-            Gone = watch.gone(session) => return Ended::ClientGone,
-            () = pace.silence() => return truncated("the upstream fell silent"),
-        };
-        match frame {
-            None => {
-                last = true;
-                tasks.push(HttpTask::Done);
-            }
-            Some(Err(error)) => return Ended::Truncated(because("the upstream broke off", error)),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    last = answer.is_end();
-                    tasks.push(HttpTask::Body(Some(data), last));
-                }
-                Err(frame) => {
-                    last = true;
-                    tasks.push(HttpTask::Trailer(frame.into_trailers().ok().map(Box::new)));
-                }
-            },
-        }
-    }
+    ended
 }
 
 /// About as many fields as the response guards and framing add.
@@ -171,13 +176,6 @@ fn reframe(session: &ServerSession, head: &mut response::Parts, empty: bool) {
     }
 }
 
-/// Whether an answer comes in events: server-sent events or newline-delimited JSON.
-pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
-    let starts = |name: &[u8]| kind.len() >= name.len() && kind[..name.len()].eq_ignore_ascii_case(name);
-    starts(b"text/event-stream") || starts(b"application/x-ndjson") || starts(b"application/jsonl")
-}
-
 /// A 101 that nobody asked for would turn the connection into a tunnel past all guards.
 pub(super) fn unasked_switch() -> Refusal {
     Refusal::new(Reason::UpstreamFailed, "The upstream switched protocols unasked.", "")
@@ -192,11 +190,10 @@ pub(super) fn no_first_byte() -> Refusal {
 }
 
 /// What the client is told; the cause itself stays here, since it may name addresses.
-fn refusal_of(error: &CallError) -> Refusal {
-    match error {
-        CallError::Broken(_) => broken(),
-        CallError::Connect(error) if error.kind() == io::ErrorKind::TimedOut => no_connection_in_time(),
-        CallError::Connect(_) => unreachable(),
+fn no_connection(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::TimedOut => no_connection_in_time(),
+        _ => unreachable(),
     }
 }
 
@@ -206,17 +203,9 @@ pub(super) fn broken() -> Refusal {
 
 pub(super) fn no_connection_in_time() -> Refusal {
     let detail = "The upstream could not be reached in time.";
-    Refusal::new(Reason::UpstreamTimeout, detail, "upstream_connections.connect_timeout")
+    Refusal::new(Reason::UpstreamTimeout, detail, "upstream_defaults.connect_timeout")
 }
 
 pub(super) fn unreachable() -> Refusal {
     Refusal::new(Reason::UpstreamUnreachable, "The upstream can't be reached.", "upstream (UPSTREAM_URL)")
-}
-
-fn truncated(why: &'static str) -> Ended {
-    Ended::Truncated(Error::explain(ErrorType::ReadTimedout, why).into_up())
-}
-
-fn because(why: &'static str, error: hyper::Error) -> Box<Error> {
-    Error::because(ErrorType::ReadError, why, error).into_up()
 }

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::client::Client;
 use super::request_id::X_REQUEST_ID;
 use crate::observe::line::push_address;
+use crate::upstream::Upstream;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -308,14 +309,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, framing: Framing) {
     }
 }
 
-/// Turns an upstream's own address, where it slips into redirects and cookies, into the client's.
-pub fn hide_upstream(
-    headers: &mut HeaderMap,
-    upstream_authority: &str,
-    client: &Client,
-    authority: Option<&str>,
-) {
+/// Turns the addresses of an upstream's servers, where they slip into redirects and cookies, into the client's.
+pub fn hide_upstream(headers: &mut HeaderMap, upstream: &Upstream, client: &Client, authority: Option<&str>) {
     let Some(authority) = authority else { return };
+    if !headers.contains_key(LOCATION) && !headers.contains_key(SET_COOKIE) {
+        return;
+    }
+    upstream.servers().for_each(|server| hide_server(headers, &server.name, client, authority));
+}
+
+fn hide_server(headers: &mut HeaderMap, upstream_authority: &str, client: &Client, authority: &str) {
     if authority.eq_ignore_ascii_case(upstream_authority) {
         return;
     }
@@ -470,7 +473,7 @@ mod tests {
         headers.insert("location", HeaderValue::from_static("http://127.0.0.1:3000/login?next=/"));
         headers.append("set-cookie", HeaderValue::from_static("s=1; Domain=127.0.0.1; Path=/"));
         headers.append("set-cookie", HeaderValue::from_static("t=2; Domain=example.org"));
-        hide_upstream(&mut headers, "127.0.0.1:3000", &client(false), Some("chat.example"));
+        hide_server(&mut headers, "127.0.0.1:3000", &client(false), "chat.example");
         assert_eq!(headers["location"], "http://chat.example/login?next=/");
         let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["s=1; Path=/", "t=2; Domain=example.org"]);

@@ -41,6 +41,12 @@ impl Gate {
             received: 0,
             upstream_first_byte: None,
             upstream_called: None,
+            rotation: None,
+            turn: None,
+            retries: 0,
+            permit: None,
+            diverted: None,
+            fallback: None,
             admission: None,
             held: None,
             places: None,
@@ -112,9 +118,9 @@ impl Gate {
         let route = live
             .route(&client.tenant, path, &head.method)
             .ok_or_else(|| Refusal::new(Reason::InternalError, "No route takes this request.", "routes"))?;
-        let events = wants_events(&head.headers);
-        let api = route.api.filter(|_| events || !head.method.is_safe());
-        let api = api.or_else(|| api::recognise(&head.method, path, events));
+        let accepts_events = accepts_events(&head.headers);
+        let api = route.api.filter(|_| accepts_events || !head.method.is_safe());
+        let api = api.or_else(|| api::recognise(&head.method, path, accepts_events));
         ctx.shape = match api {
             Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
             Some(api) => api.error_shape(),
@@ -126,7 +132,9 @@ impl Gate {
             target: Target::new(path, query.as_deref()),
             authority: authority.map(Into::into),
             client,
+            accepts_events,
             api,
+            upstream: route.upstream.clone(),
             route,
         });
         Ok(())
@@ -167,8 +175,8 @@ fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
     }
 }
 
-/// Whether the client waits for events: a browser's `EventSource` can ask with GET only.
-fn wants_events(headers: &HeaderMap) -> bool {
+/// Whether the client says that it takes events: a browser's `EventSource` can ask with GET only.
+pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|kind| {
         let essence = kind.split(';').next().unwrap_or_default().trim();

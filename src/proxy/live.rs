@@ -3,24 +3,46 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::outbound::Outbound;
 use super::route::Route;
+use crate::admin::AdminToken;
 use crate::config::Settings;
+use crate::observe::RouteSeries;
 use crate::observe::metrics::Metrics;
-use crate::observe::{RouteSeries, UpstreamSeries};
+use crate::state::switches::Positions;
+use crate::upstream::Upstream;
+use crate::upstream::breaker::Breakers;
+use crate::upstream::retry::Retries;
 
 /// Settings in force.
 pub struct Live {
     settings: Settings,
+    admin_token: Arc<AdminToken>,
     routes: Vec<RouteSeries>,
-    upstreams: Vec<UpstreamSeries>,
+    outbound: Vec<Outbound>,
 }
 
 impl Live {
-    /// Puts settings in force.
-    pub fn new(settings: Settings, metrics: &Metrics) -> Self {
+    /// Puts settings in force. Breakers that are known stay as they are; others begin as `positions` says.
+    pub fn new(
+        settings: Settings,
+        admin_token: Arc<AdminToken>,
+        metrics: &Metrics,
+        breakers: &Breakers,
+        positions: &Positions,
+    ) -> Self {
         let routes = settings.routes.iter().map(|route| metrics.route(&route.name)).collect();
-        let upstreams = settings.upstreams.iter().map(|upstream| metrics.upstream(&upstream.name)).collect();
-        Self { settings, routes, upstreams }
+        let outbound = settings.upstreams.iter().map(|upstream| Outbound {
+            series: metrics.upstream(&upstream.name),
+            breaker: breakers.of(&upstream.name, settings.breaker.clone(), positions.mode(&upstream.name)),
+            retries: Retries::new(settings.retries),
+        });
+        Self { outbound: outbound.collect(), settings, admin_token, routes }
+    }
+
+    /// The token of the admin port.
+    pub fn admin_token(&self) -> &Arc<AdminToken> {
+        &self.admin_token
     }
 
     /// Metrics of a route.
@@ -28,11 +50,15 @@ impl Live {
         self.routes.get(route.index)
     }
 
-    /// Metrics of the upstream of a route.
-    pub fn upstream_series(&self, route: &Route) -> Option<&UpstreamSeries> {
-        let place =
-            self.settings.upstreams.iter().position(|upstream| Arc::ptr_eq(upstream, &route.upstream))?;
-        self.upstreams.get(place)
+    /// The ways to all upstreams.
+    pub fn outbound(&self) -> &[Outbound] {
+        &self.outbound
+    }
+
+    /// The way to an upstream.
+    pub fn outbound_of(&self, upstream: &Arc<Upstream>) -> Option<&Outbound> {
+        let place = self.settings.upstreams.iter().position(|known| Arc::ptr_eq(known, upstream))?;
+        self.outbound.get(place)
     }
 }
 

@@ -9,46 +9,58 @@ mod context;
 mod draw;
 mod entry;
 mod exchange;
+pub mod fallback;
 mod forward;
+mod health;
 mod intake;
 mod live;
+mod operate;
+mod outbound;
+mod pace;
 mod passthrough;
 pub mod path;
 mod record;
+mod relay;
 pub mod reply;
 mod request_id;
 mod respond;
 pub mod route;
 mod serve;
 mod status;
+pub mod stream;
 pub mod timeouts;
 mod unreadable;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tracing::warn;
 
 pub use context::Context;
 pub use entry::Entry;
 pub use forward::{Forwarding, Told};
 pub use live::Live;
+pub use operate::NotSwitched;
 
+use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::chain::Timers;
-use crate::observe::Observer;
+use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
+use crate::state::switches::{Maintenance, Switches};
 use crate::state::{Clock, MemoryStore};
+use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
 
@@ -64,6 +76,10 @@ pub struct Gate {
     inflight: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
+    breakers: Breakers,
+    switches: Switches,
+    maintenance: ArcSwapOption<Maintenance>,
+    watch: Mutex<Watch>,
 }
 
 /// The gate as Pingora's proxy sees it: for requests that stream through.
@@ -73,29 +89,55 @@ impl Gate {
     /// Joins the parts.
     pub fn new(
         settings: Settings,
+        admin_token: AdminToken,
         clock: Clock,
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
+        switches: Switches,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
+        let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
+        let breakers = Breakers::new(clock.clone(), observer.clone());
+        let positions = switches.positions();
+        let live = Live::new(settings, admin_token.into(), observer.metrics(), &breakers, &positions);
+        let known = |name: &str| live.upstreams.iter().any(|upstream| *upstream.name == *name);
+        for upstream in positions.breakers.keys().filter(|name| !known(name)) {
+            warn!(upstream, "a breaker was switched by hand, but there is no such upstream any more");
+        }
+        if positions.maintenance.is_some() {
+            warn!("the app is closed for maintenance: `tidegate maintenance off` opens it");
+        }
         Arc::new(Self {
-            bodies: BodyMemory::new(settings.server.body_memory),
-            admissions: Admissions::new(settings.store.clone(), settler.clone()),
-            live: ArcSwap::from_pointee(Live::new(settings, observer.metrics())),
+            bodies: BodyMemory::new(live.server.body_memory),
+            admissions: Admissions::new(live.store.clone(), settler.clone()),
+            live: ArcSwap::from_pointee(live),
             settler,
             clock,
             observer,
             stop,
             timers,
+            watch,
             inflight: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
+            maintenance: ArcSwapOption::from_pointee(positions.maintenance),
+            breakers,
+            switches,
         })
     }
 
     /// The settings in force.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// Puts other settings in force, for requests that are still to come. Breakers stay as they are, and without a token
+    /// so does the one in force.
+    pub fn put_in_force(&self, settings: Settings, admin_token: Option<AdminToken>) {
+        let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
+        let positions = self.switches.positions();
+        let metrics = self.observer.metrics();
+        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
     }
 
     /// What the settle actor has done.
@@ -123,23 +165,12 @@ impl Gate {
         &self.clock
     }
 
-    /// What is due now and then: names looked up, idle connections closed, counters swept.
-    pub async fn upkeep(&self) {
-        let live = self.live();
-        for upstream in live.upstreams.iter().filter(|u| !u.endpoints().is_literal()) {
-            let looked_up =
-                tokio::time::timeout(Duration::from_secs(10), upstream.endpoints().resolve()).await;
-            match looked_up {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(upstream = %upstream.name, %error, "cannot look up the upstream's name")
-                }
-                Err(_) => {
-                    tracing::warn!(upstream = %upstream.name, "looking up the upstream's name took too long")
-                }
-            }
+    /// What is due now and then: upstreams tended, idle connections closed, counters swept.
+    pub fn upkeep(&self) {
+        for upstream in &self.live().upstreams {
+            upstream.tend();
+            upstream.sweep();
         }
-        live.upstreams.iter().for_each(|upstream| upstream.pool().sweep());
         self.store().sweep();
     }
 }
@@ -197,11 +228,11 @@ impl ProxyHttp for Shared {
     fn fail_to_connect(
         &self,
         _: &mut Session,
-        peer: &HttpPeer,
+        _: &HttpPeer,
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        self.0.note_unreachable(peer, ctx, error)
+        self.0.note_unreachable(ctx, error)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {

@@ -1,6 +1,5 @@
 //! The passthrough: what Pingora's own phases carry, with the same guards around it.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use http::header::{TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
-use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::Gate;
@@ -20,14 +19,20 @@ use crate::guard::caps::BodyKind;
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
+use crate::upstream::breaker::Permit;
 
 impl Gate {
     /// Where the request goes.
     pub(super) fn peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let routed = ctx.routed.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))?;
-        let upstream = &routed.route.upstream;
-        let mut peer = upstream.peer().ok_or_else(|| {
-            Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has no address yet").into_up()
+        let rotation = ctx.rotation.get_or_insert_with(|| routed.upstream.rotation(&routed.client));
+        // A server that was reached stays the one: what is tried again was sent on a connection that had ended.
+        let turn = ctx.turn.take().or_else(|| rotation.next_turn());
+        let peer = turn.as_ref().and_then(|turn| turn.peer(rotation.share()));
+        ctx.turn = turn;
+        let mut peer = peer.ok_or_else(|| {
+            Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address yet")
+                .into_up()
         })?;
         let timeouts = &routed.route.timeouts;
         // Both directions of a tunnel may be silent for long; Pingora would cut it at the read timeout.
@@ -41,10 +46,11 @@ impl Gate {
     /// Rewrites the head for the upstream.
     pub(super) fn rewrite_request(&self, head: &mut RequestHeader, ctx: &Context) -> Result<()> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
+        let server = ctx.turn.as_ref().map(|turn| &turn.server().host);
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
-            upstream: &routed.route.upstream.host,
+            upstream: server.unwrap_or_else(|| routed.upstream.host()),
             request_id: &ctx.request_id,
             websocket: routed.websocket,
         };
@@ -81,6 +87,10 @@ impl Gate {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let first_byte = ctx.upstream_first_byte.unwrap_or_default();
+            ctx.permit.iter_mut().for_each(|permit| permit.answered(head.status, first_byte));
+        }
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let to_websocket = |head: &ResponseHeader| {
@@ -105,31 +115,46 @@ impl Gate {
                 parts.headers.remove(TRANSFER_ENCODING);
             }
         }
-        hide_upstream(
-            &mut parts.headers,
-            routed.route.upstream.authority.as_str(),
-            &routed.client,
-            routed.authority.as_deref(),
-        );
+        if let Some(turn) = &ctx.turn {
+            turn.answered();
+        }
+        hide_upstream(&mut parts.headers, &routed.upstream, &routed.client, routed.authority.as_deref());
         dress(&mut parts, ctx, Author::Upstream);
         *head = ResponseHeader::from(parts);
         Ok(())
     }
 
-    /// The address could not be reached: the next try goes to the name's next one.
-    pub(super) fn note_unreachable(
-        &self,
-        peer: &HttpPeer,
-        ctx: &Context,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        let address: Option<SocketAddr> = peer.address().as_inet().copied();
-        if let (Some(routed), Some(address)) = (&ctx.routed, address) {
-            routed.route.upstream.unreachable(address);
+    /// The server could not be reached: the next try goes to the next one, or to the fallback upstream.
+    pub(super) fn note_unreachable(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        if let Some(turn) = ctx.turn.take() {
+            turn.failed(&error);
         }
-        // Nothing was sent yet, so another address may be tried; Pingora counts the tries.
-        error.set_retry(true);
+        let mut another = ctx.rotation.as_ref().is_some_and(|rotation| !rotation.is_over());
+        if !another {
+            let permit = ctx.permit.take();
+            another = self.divert(ctx, Reason::UpstreamUnreachable);
+            if another {
+                permit.into_iter().for_each(Permit::failed);
+                ctx.rotation = None;
+            } else {
+                ctx.permit = permit;
+            }
+        }
+        // Nothing was sent yet, so another server may be tried.
+        error.set_retry(another);
         error
+    }
+
+    /// Tells the upstream's breaker how the call went.
+    pub(super) fn report(&self, ctx: &mut Context, error: Option<&Error>) {
+        let Some(permit) = ctx.permit.take() else { return };
+        // How a tunnel ends says nothing about the upstream: each side may end it at any time.
+        let tunnel = ctx.upstream_first_byte.is_some() && ctx.routed.as_ref().is_some_and(|r| r.websocket);
+        let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream);
+        let told = ctx.refusal.as_ref().is_some_and(|refusal| refusal.reason.is_upstreams());
+        if (broken || told) && !tunnel {
+            permit.failed();
+        }
     }
 
     /// Tells the client what went wrong, if it can still be told.
@@ -143,6 +168,9 @@ impl Gate {
             Some(refusal) => refusal,
             None => return gone,
         };
+        if let (Some(turn), Reason::UpstreamFailed) = (&ctx.turn, refusal.reason) {
+            turn.failed(error);
+        }
         let status = refusal.reason.status().as_u16();
         session.set_keepalive(None);
         let _ = self.refuse(session, ctx, refusal).await;
@@ -159,6 +187,7 @@ fn refusal_of(error: &Error) -> Option<Refusal> {
         ConnectRefused | ConnectNoRoute | ConnectError | SocketError | BindError if upstream => {
             exchange::unreachable()
         }
+        TLSHandshakeFailure | InvalidCert | HandshakeError if upstream => exchange::unreachable(),
         ReadTimedout | WriteTimedout if upstream => exchange::no_first_byte(),
         _ if upstream => exchange::broken(),
         ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout | H2Error => return None,

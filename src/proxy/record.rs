@@ -16,6 +16,7 @@ impl Gate {
         if let Some(error) = error {
             debug!(request_id = ctx.request_id(), kind = error.etype().as_str(), "request ended by an error");
         }
+        self.report(ctx, error);
         if let Some(admission) = ctx.admission.take() {
             admission.settle(match (&ctx.refusal, error) {
                 (None, None) => Outcome::Served,
@@ -52,7 +53,11 @@ impl Gate {
             session: client.and_then(|client| client.session),
             device: client.and_then(|client| client.device),
             route: routed.and_then(|routed| ctx.live.route_series(&routed.route)),
-            upstream: routed.and_then(|routed| ctx.live.upstream_series(&routed.route)),
+            upstream: routed
+                .and_then(|routed| ctx.live.outbound_of(&routed.upstream))
+                .map(|outbound| &outbound.series),
+            retries: ctx.retries,
+            fallback: ctx.fallback,
             traffic: routed.map_or(crate::guard::Traffic::Page, |routed| routed.traffic),
             carriage: ctx.carriage,
             refusal: ctx.refusal.as_ref(),

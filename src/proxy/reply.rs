@@ -52,20 +52,26 @@ impl Reply {
     /// The answer to a refused or failed request. `request_id` lets the caller point to the log line.
     pub fn refusal(refusal: &Refusal, shape: ErrorShape, request_id: &str) -> Self {
         let reason = refusal.reason;
-        let message = message(refusal);
-        let (content_type, body) = match shape {
-            ErrorShape::OpenAi => ("application/json", openai(reason, &message)),
-            ErrorShape::Anthropic => ("application/json", anthropic(reason, &message, request_id)),
-            ErrorShape::Problem => ("application/problem+json", problem(refusal, &message, request_id)),
+        let content_type = match shape {
+            ErrorShape::OpenAi | ErrorShape::Anthropic => "application/json",
+            ErrorShape::Problem => "application/problem+json",
         };
+        let body = error_body(refusal, shape, request_id);
         let mut reply = Self::json(reason.status(), content_type, body.to_string().into());
         reply.headers.push((REASON.clone(), HeaderValue::from_static(reason.code())));
         if let Some(quota) = &refusal.quota {
             reply.quota_fields(quota);
+        } else if let Some(wait) = refusal.retry_after {
+            reply.wait_fields(wait);
         } else if reason.status() == StatusCode::SERVICE_UNAVAILABLE || reason == Reason::ConcurrencyLimited {
             reply.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         }
         reply
+    }
+
+    fn wait_fields(&mut self, wait: Duration) {
+        self.headers.push((RETRY_AFTER, seconds(wait).into()));
+        self.headers.push((RETRY_AFTER_MS.clone(), milliseconds(wait).into()));
     }
 
     fn quota_fields(&mut self, quota: &Quota) {
@@ -81,8 +87,7 @@ impl Reply {
         let policy = field(format_args!("\"{name}\";q={};w={}", quota.max, quota.window.as_secs()));
         let state = field(format_args!("\"{name}\";r={};t={wait}", quota.remaining));
         if quota.remaining == 0 {
-            self.headers.push((RETRY_AFTER, number(wait)));
-            self.headers.push((RETRY_AFTER_MS.clone(), number(milliseconds(quota.reset))));
+            self.wait_fields(quota.reset);
         }
         self.headers.push((RATE_LIMIT_POLICY.clone(), policy));
         self.headers.push((RATE_LIMIT.clone(), state));
@@ -114,7 +119,18 @@ fn milliseconds(wait: Duration) -> u64 {
     ms.saturating_add(u64::from(!wait.subsec_nanos().is_multiple_of(1_000_000)))
 }
 
-fn message(refusal: &Refusal) -> String {
+/// A refusal as JSON, in the shape that its reader knows.
+pub(super) fn error_body(refusal: &Refusal, shape: ErrorShape, request_id: &str) -> serde_json::Value {
+    let message = message(refusal);
+    match shape {
+        ErrorShape::OpenAi => openai(refusal.reason, &message),
+        ErrorShape::Anthropic => anthropic(refusal.reason, &message, request_id),
+        ErrorShape::Problem => problem(refusal, &message, request_id),
+    }
+}
+
+/// What people are told.
+pub(super) fn message(refusal: &Refusal) -> String {
     if refusal.setting.is_empty() {
         refusal.detail.to_string()
     } else {
@@ -163,7 +179,9 @@ fn problem(refusal: &Refusal, message: &str, request_id: &str) -> serde_json::Va
     if let Some(quota) = &refusal.quota {
         body["type"] = QUOTA_EXCEEDED.into();
         body["violated-policies"] = json!([quota.limit]);
-        body["retry_after"] = seconds(quota.reset).into();
+    }
+    if let Some(wait) = refusal.quota.as_ref().map(|quota| quota.reset).or(refusal.retry_after) {
+        body["retry_after"] = seconds(wait).into();
     }
     body
 }

@@ -10,11 +10,13 @@ use tokio::time::{Duration, Instant, timeout_at};
 use super::Gate;
 use super::body::declared_length;
 use super::context::Context;
-use super::exchange::is_event_stream;
+use super::fallback::X_FALLBACK;
 use super::reply::Reply;
 use super::request_id::X_REQUEST_ID;
+use super::stream::Form;
 use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
+use crate::observe::Fallback;
 
 /// Bytes of a refused body that are read, so that the client reads its answer instead of a reset.
 pub(super) const DRAIN_BYTES: u64 = 64 * 1024;
@@ -36,7 +38,12 @@ impl Gate {
         if !ctx.head_passed {
             session.set_keepalive(None);
         }
-        let reply = Reply::refusal(&refusal, ctx.shape, ctx.request_id());
+        let fallback = ctx.routed.as_ref().and_then(|routed| routed.route.fallback.as_ref());
+        let fallback = fallback.and_then(|by| by.answer(refusal.reason, &session.req_header().headers));
+        if fallback.is_some() {
+            ctx.fallback = Some(Fallback::Answer);
+        }
+        let reply = fallback.unwrap_or_else(|| Reply::refusal(&refusal, ctx.shape, ctx.request_id()));
         ctx.refusal = Some(refusal);
         self.answer(session, ctx, reply).await
     }
@@ -73,7 +80,10 @@ impl Gate {
 /// Applies the response guards to a head, the gate's own or the upstream's.
 pub(super) fn dress(head: &mut response::Parts, ctx: &Context, author: Author) {
     head.headers.insert(&X_REQUEST_ID, ctx.request_id.clone());
-    if author == Author::Upstream && is_event_stream(&head.headers) {
+    if let (Some(reason), Author::Upstream) = (ctx.diverted, author) {
+        head.headers.insert(&X_FALLBACK, HeaderValue::from_static(reason.code()));
+    }
+    if author == Author::Upstream && Form::of(&head.headers).is_some() {
         // An nginx further out would hold events back.
         head.headers.insert(&BUFFERING, HeaderValue::from_static("no"));
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::api::Api;
+use super::fallback::Fallback;
+use super::stream::Streams;
 use super::timeouts::Timeouts;
 use crate::guard::{Guards, Traffic};
 use crate::upstream::Upstream;
@@ -34,10 +36,14 @@ pub struct Route {
     pub inspect: Inspect,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
+    /// What serves in place of the upstream.
+    pub fallback: Option<Fallback>,
     /// Its guards.
     pub guards: Guards,
     /// Times that are allowed.
     pub timeouts: Timeouts,
+    /// What is done in streams of events.
+    pub streams: Streams,
     /// Its place among the routes.
     pub index: usize,
 }

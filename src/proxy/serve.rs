@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Method, Uri, Version};
+use http::{Method, Uri, Version, response};
 use http_body_util::Full;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
@@ -17,11 +17,12 @@ use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
 use super::context::{Context, Target};
-use super::exchange::{self, Ended};
+use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
 use super::respond::dress;
 use super::route::Inspect;
+use super::stream::{Reader, asks_for_stream};
 use super::watch::{Gone, Watch};
 use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
@@ -146,6 +147,7 @@ impl Gate {
             self.answer(session, ctx, reply).await?;
             return Err(Halt::Answered);
         }
+        self.check_maintenance()?;
         Ok(())
     }
 
@@ -229,8 +231,18 @@ impl Gate {
         Ok(found.rewritten.map_or(body, Bytes::from))
     }
 
-    /// Draws what depends on the body: all granted, or nothing taken.
+    /// Takes leave to call the upstream, then draws what depends on the body: all granted, or nothing taken.
     async fn admit_body(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
+        self.take_permit(ctx)?;
+        let admitted = self.draw_body(session, ctx).await;
+        if admitted.is_err() {
+            // Others may probe the upstream meanwhile.
+            ctx.permit = None;
+        }
+        admitted
+    }
+
+    async fn draw_body(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let head = routed.head(session);
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
@@ -247,11 +259,59 @@ impl Gate {
     ) -> Result<(), Halt> {
         ctx.carriage = Carriage::Exchange;
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let (upstream, timeouts) = (routed.route.upstream.clone(), routed.route.timeouts);
+        let fallback = routed.route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
+        let spare = fallback.map(|_| body.clone());
+        let mut watch = Watch::new(session);
+        let ended = match (self.call(session, ctx, &mut watch, body).await?, spare) {
+            (Ended::Unsent(refusal), Some(body)) if self.divert(ctx, refusal.reason) => {
+                self.call(session, ctx, &mut watch, body).await?
+            }
+            (ended, _) => ended,
+        };
+        let outcome = match &ended {
+            Ended::Served => Outcome::Served,
+            Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
+            Ended::ClientGone => Outcome::ClientGone,
+            Ended::Unsent(_) => Outcome::NeverSent,
+            Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
+        };
+        if let Some(admission) = ctx.admission.take() {
+            admission.settle(outcome);
+        }
+        match ended {
+            Ended::Served => Ok(()),
+            Ended::ClientGone => Err(Gone.into()),
+            Ended::Unsent(refusal) | Ended::Failed(refusal) => Err(refusal.into()),
+            Ended::Truncated(error) => {
+                ctx.refusal =
+                    Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
+                Err(error.into())
+            }
+            Ended::Stopped { why, whole } => {
+                let reason = why.reason;
+                ctx.refusal = Some(why);
+                match whole {
+                    true => Ok(()),
+                    false => Err(Error::explain(ErrorType::ReadTimedout, reason.code()).into()),
+                }
+            }
+        }
+    }
+
+    /// Makes one call, and tells the upstream's breaker how it went.
+    async fn call(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        watch: &mut Watch,
+        body: Bytes,
+    ) -> Result<Ended, Refusal> {
+        let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
+        let upstream = routed.upstream.clone();
         let told = Told {
             client: &routed.client,
             authority: routed.authority.as_deref(),
-            upstream: &upstream.host,
+            upstream: upstream.host(),
             request_id: &ctx.request_id,
             websocket: false,
         };
@@ -260,6 +320,11 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
+        let stream_asked = asks_for_stream(routed.api, routed.target.path(), routed.accepts_events, &body);
+        if stream_asked {
+            // Nothing can be added to a stream that is coded, and coding holds events back.
+            headers.remove(http::header::ACCEPT_ENCODING);
+        }
         if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
@@ -274,51 +339,48 @@ impl Gate {
         if let Some(admission) = &mut ctx.admission {
             admission.note(Outcome::Abandoned);
         }
-        let mut watch = Watch::new(session);
-        let mut first_byte = None;
+        let live = ctx.live.clone();
+        let Some(outbound) = live.outbound_of(&upstream) else { return Ok(Ended::Served) };
+        let mut permit = ctx.permit.take();
+        let mut progress = Progress::default();
         let dressing = &*ctx;
-        let ended = exchange::carry(
-            session,
-            &mut watch,
-            &upstream,
-            &timeouts,
-            request,
-            &mut first_byte,
-            |session, head| {
-                if self.stop.draining() {
-                    session.set_keepalive(None);
-                }
-                if let Some(routed) = &dressing.routed {
-                    hide_upstream(
-                        &mut head.headers,
-                        upstream.authority.as_str(),
-                        &routed.client,
-                        routed.authority.as_deref(),
-                    );
-                }
-                dress(head, dressing, Author::Upstream);
-            },
-        )
-        .await;
-        ctx.upstream_first_byte = first_byte;
-        let outcome = match &ended {
-            Ended::Served => Outcome::Served,
-            Ended::ClientGone => Outcome::ClientGone,
-            Ended::Failed(_) | Ended::Truncated(_) => Outcome::UpstreamFailed,
+        let terms = Terms {
+            timeouts: &routed.route.timeouts,
+            streams: &routed.route.streams,
+            stream_asked,
+            reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
+            stop: &self.stop,
+            metrics: self.observer.metrics().streams(),
         };
-        if let Some(admission) = ctx.admission.take() {
-            admission.settle(outcome);
-        }
-        match ended {
-            Ended::Served => Ok(()),
-            Ended::ClientGone => Err(Gone.into()),
-            Ended::Failed(refusal) => Err(refusal.into()),
-            Ended::Truncated(error) => {
-                ctx.refusal =
-                    Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
-                Err(error.into())
+        let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
+            if let Some(permit) = &mut permit {
+                permit.answered(head.status, first_byte);
             }
+            if self.stop.draining() {
+                session.set_keepalive(None);
+            }
+            hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
+            dress(head, dressing, Author::Upstream);
+        };
+        let call = Call {
+            upstream: &upstream,
+            client: &routed.client,
+            own_host: routed.route.guards.forwarding.host_of_upstream,
+            retries: &outbound.retries,
+            request,
+        };
+        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
+        ctx.upstream_first_byte = progress.first_byte;
+        ctx.retries += progress.retries;
+        let failed = match &ended {
+            Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_) => true,
+            Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
+            Ended::Served | Ended::ClientGone => false,
+        };
+        if let Some(permit) = permit.filter(|_| failed) {
+            permit.failed();
         }
+        Ok(ended)
     }
 }
 

@@ -59,6 +59,8 @@ impl Gate {
             device: None,
             route: None,
             upstream: None,
+            retries: 0,
+            fallback: None,
             traffic: Traffic::Page,
             carriage: Carriage::Gate,
             refusal: Some(&head.refusal),

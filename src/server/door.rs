@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 
 use super::canned::BUSY;
 use super::gate_io::{GateIo, HeadCaps};
+use super::stop::{Connected, Stop};
 use crate::guard::Reason;
 use crate::observe::metrics::ConnectionRefusal;
 use crate::observe::{Observer, OpenConnection, SecurityEvent};
@@ -49,7 +51,7 @@ pub struct ConnectionCaps {
 /// What a connection holds while it lives.
 pub struct Tenure {
     _places: Option<(Permit, Permit)>,
-    open: Option<OpenConnection>,
+    open: Option<(OpenConnection, Connected)>,
     observer: Arc<Observer>,
     clock: Clock,
     peer: IpAddr,
@@ -57,7 +59,8 @@ pub struct Tenure {
 
 impl Tenure {
     fn new<A>(places: Option<(Permit, Permit)>, peer: IpAddr, door: &Door<A>) -> Self {
-        let open = door.counted.then(|| door.observer.metrics().connection_opened());
+        let open =
+            door.traffic.as_ref().map(|stop| (door.observer.metrics().connection_opened(), stop.connect()));
         Self { _places: places, open, observer: door.observer.clone(), clock: door.clock.clone(), peer }
     }
 
@@ -72,6 +75,11 @@ impl Tenure {
         let clock = Clock::system();
         let observer = Arc::new(Observer::start(&silent, clock.now()).expect("observer"));
         Self { _places: None, open: None, observer, clock, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) }
+    }
+
+    /// Whether the connection, on which nothing of a request has come, has to end because the server does.
+    pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.open.as_mut().is_some_and(|(_, connected)| connected.is_over(cx))
     }
 
     /// Bytes of a head came that never became a request.
@@ -111,14 +119,14 @@ pub struct Door<A> {
     open: Arc<Inflight>,
     observer: Arc<Observer>,
     clock: Clock,
-    /// Whether its connections are traffic, and so show in the metrics.
-    counted: bool,
+    /// Set if its connections are traffic, which shows in the metrics, and which the end waits for.
+    traffic: Option<Arc<Stop>>,
     /// Second in which the last refusal was told as an event: a flood must not become one of events.
     told: AtomicU64,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
-    /// A door in front of `app`.
+    /// A door in front of `app`, whose connections are no traffic: the admin port's.
     pub fn new(app: A, caps: ConnectionCaps, observer: Arc<Observer>, clock: Clock) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = caps.h2c;
@@ -137,14 +145,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             open: Arc::new(Inflight::new()),
             observer,
             clock,
-            counted: true,
+            traffic: None,
             told: AtomicU64::new(0),
         }
     }
 
-    /// A door whose connections are no traffic: the admin port's.
-    pub fn uncounted(mut self) -> Self {
-        self.counted = false;
+    /// A door whose connections are traffic, which is finished before `stop` ends the server.
+    pub fn for_traffic(mut self, stop: Arc<Stop>) -> Self {
+        self.traffic = Some(stop);
         self
     }
 

@@ -150,6 +150,15 @@ impl State {
         if bytes.len() > room { Err(too_long()) } else { Ok(()) }
     }
 
+    /// Whether nothing of a request has come.
+    fn is_idle(&self) -> bool {
+        match self.phase {
+            Phase::Idle => true,
+            Phase::Head { .. } => self.head.is_empty(),
+            Phase::Open | Phase::Kept => false,
+        }
+    }
+
     /// A read has to wait: ready only if the head's deadline has passed.
     fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps) -> Poll<io::Result<()>> {
         if let Phase::Head { since, timer } = &mut self.phase {
@@ -177,6 +186,8 @@ impl AsyncRead for GateIo {
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => Poll::Ready(state.arrived(&buf.filled()[before..], this.caps)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            // To whoever reads it is as if the client had ended the connection.
+            Poll::Pending if state.is_idle() && this.tenure.is_over(cx) => Poll::Ready(Ok(())),
             Poll::Pending => state.waiting(cx, this.caps),
         }
     }

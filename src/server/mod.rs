@@ -3,41 +3,57 @@
 mod canned;
 pub mod door;
 mod gate_io;
+pub mod reload;
+mod rotation;
+mod signals;
+mod sockets;
 mod stop;
+mod upgrade;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::ServerApp;
+use futures_util::future::join_all;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
-use pingora::services::{Service, listening};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 pub use gate_io::{GateIo, HeadCaps};
+pub use reload::Source;
+pub use sockets::Sockets;
 pub use stop::{InFlight, Stop};
 
 use crate::admin::serve::Admin;
-use crate::config::Settings;
+use crate::admin::{AdminToken, TokenError};
+use crate::config::{ServerSettings, Settings};
 use crate::observe::Observer;
 use crate::proxy::{Entry, Gate};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
+use crate::state::switches::Switches;
 use door::Door;
-use stop::Signals;
+use reload::Reloader;
+use rotation::Rotation;
+use signals::Signals;
+use sockets::Inherited;
+use upgrade::Succession;
 
-/// How long the start waits for the name of an upstream.
+/// How long the start waits for the names of upstreams.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
-/// How often names of upstreams are looked up again, and expired counters swept.
+/// How often idle connections are closed and expired counters swept.
 const UPKEEP: Duration = Duration::from_secs(15);
+
+/// How often the watch looks at the clock.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Admissions open or waiting to be settled, at most; beyond, requests that draw on shared limits are refused.
 const SETTLE_QUEUE: usize = 65_536;
@@ -83,81 +99,149 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Binds the sockets, starts all threads, and returns as soon as connections are accepted.
-pub fn start(settings: Settings, clock: Clock) -> Result<Running, StartError> {
-    let traffic = bind(&settings.server.listen)?;
-    let admin = bind(&settings.server.admin_listen)?;
-    let address = |socket: &TcpListener| socket.local_addr().map_err(StartError::System);
-    let (traffic_address, admin_address) = (address(&traffic)?, address(&admin)?);
-    let server_settings = settings.server.clone();
-    let observer = Observer::start(&settings.observe, clock.now());
-    let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
-    let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
-    let (settler, settle) = settling.map_err(StartError::System)?;
-    let stop = Arc::new(Stop::new(server_settings.drain));
-    look_up(&settings)?;
-    let gate = Gate::new(settings, clock.clone(), observer.clone(), settler, stop.clone());
-    let admin_app = Admin::new(&server_settings, gate.clone()).map_err(StartError::Setup)?;
-
-    let conf = ServerConf {
-        threads: server_settings.threads,
-        grace_period_seconds: Some(0),
-        graceful_shutdown_timeout_seconds: Some(1),
-        upstream_keepalive_pool_size: 128,
-        max_retries: 2,
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
-    let entry = Entry::new(gate.clone(), &server.configuration);
-    let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone());
-    server.add_service(Inherited::new("traffic", door, traffic, traffic_address, None));
-    let admin_door =
-        Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock).uncounted();
-    server.add_service(Inherited::new("admin", admin_door, admin, admin_address, Some(1)));
-    server.add_service(background_service("upkeep", Upkeep { gate }));
-
-    let signals = Signals::new(stop.clone());
-    let thread = std::thread::Builder::new()
-        .name("tidegate".into())
-        .spawn(move || {
-            server.run(RunArgs { shutdown_signal: Box::new(signals) });
-            // The services' runtimes are gone, so nothing is admitted any more: what is queued can be settled.
-            let report = settle.shutdown(PATIENCE);
-            info!(settled = report.settled, lost = report.lost, "stopped");
-            observer.close(PATIENCE);
-        })
-        .map_err(StartError::System)?;
-    Ok(Running { traffic: traffic_address, admin: admin_address, stop, thread: Some(thread) })
+/// What a server is started with.
+pub struct Launch {
+    settings: Settings,
+    clock: Clock,
+    sockets: Sockets,
+    source: Option<Source>,
+    upgrade: bool,
 }
 
-/// Looks the upstreams' names up before the first request; one that can't be looked up yet is tried again later.
+impl Launch {
+    /// A server under `settings`, on sockets of its own.
+    pub fn new(settings: Settings, clock: Clock) -> Self {
+        Self { settings, clock, sockets: Sockets::default(), source: None, upgrade: false }
+    }
+
+    /// Accepts on these sockets where the settings name their addresses.
+    pub fn on(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    /// Reads the settings again from `source`, of which they were made, when asked to.
+    pub fn reloading(mut self, source: Source) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Takes over the sockets of the process that runs.
+    pub fn taking_over(mut self) -> Self {
+        self.upgrade = true;
+        self
+    }
+
+    /// Takes the sockets, starts all threads, and returns as soon as connections are accepted.
+    ///
+    /// # Errors
+    /// Nothing was started; the text says what to do.
+    pub fn start(self) -> Result<Running, StartError> {
+        let Self { settings, clock, mut sockets, source, upgrade } = self;
+        let server_settings = settings.server.clone();
+        let switches = Switches::open(server_settings.state_dir.as_deref());
+        let switches = switches.map_err(|error| StartError::Setup(error.to_string()))?;
+        let observer = Observer::start(&settings.observe, clock.now());
+        let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
+        let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
+        let (settler, settle) = settling.map_err(StartError::System)?;
+        let stop = Arc::new(Stop::new(server_settings.drain));
+        warn_of_unverified(&settings);
+        look_up(&settings)?;
+        let token = admin_token(&server_settings).map_err(|why| StartError::Setup(why.to_string()))?;
+        let gate =
+            Gate::new(settings, token, clock.clone(), observer.clone(), settler, stop.clone(), switches);
+        let reloader = source.map(|source| Arc::new(Reloader::new(source, gate.clone())));
+        let admin_app = Admin::new(gate.clone(), reloader.clone());
+
+        // As late as can be: from here on, another process may have stopped accepting in favour of this one.
+        let place = server_settings.runtime_dir.as_ref().or(server_settings.state_dir.as_ref());
+        if upgrade {
+            let place = place.ok_or_else(|| {
+                StartError::Setup(
+                    "--upgrade needs runtime_dir or state_dir, the same as the process that runs".into(),
+                )
+            })?;
+            sockets.hand_over(upgrade::take_over(place)?);
+        }
+        let traffic = sockets.take(&server_settings.listen)?;
+        let admin = sockets.take(&server_settings.admin_listen)?;
+        sockets.finish(&[&traffic, &admin])?;
+        let succession =
+            place.map(|place| Succession::announce(place, &[&traffic, &admin])).transpose()?.map(Arc::new);
+        let (traffic_address, admin_address) = (traffic.address, admin.address);
+
+        let conf = ServerConf {
+            threads: server_settings.threads,
+            grace_period_seconds: Some(0),
+            graceful_shutdown_timeout_seconds: Some(1),
+            upstream_keepalive_pool_size: 128,
+            // Tries to connect: what is tried is the upstream's matter.
+            max_retries: 64,
+            ..ServerConf::default()
+        };
+        let mut server = Server::new_with_opt_and_conf(None, conf);
+        let entry = Entry::new(gate.clone(), &server.configuration);
+        let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone())
+            .for_traffic(stop.clone());
+        server.add_service(Inherited::new("traffic", door, traffic, stop.closing(), None));
+        let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
+        server.add_service(Inherited::new("admin", admin_door, admin, stop.leaving(), Some(1)));
+        server.add_service(background_service("watch", Watch { gate: gate.clone() }));
+        server.add_service(background_service("upkeep", Upkeep { gate }));
+        server.add_service(background_service("rotation", Rotation(observer.clone())));
+
+        let (ready, is_ready) = sync_channel(1);
+        let signals = Signals { stop: stop.clone(), reloader, succession, ready };
+        let thread = std::thread::Builder::new()
+            .name("tidegate".into())
+            .spawn(move || {
+                server.run(RunArgs { shutdown_signal: Box::new(signals) });
+                // The services' runtimes are gone, so nothing is admitted any more: what is queued can be settled.
+                let report = settle.shutdown(PATIENCE);
+                info!(settled = report.settled, lost = report.lost, "stopped");
+                observer.close(PATIENCE);
+            })
+            .map_err(StartError::System)?;
+        // An error means that the thread is gone already, which whoever waits for its end will see.
+        let _ = is_ready.recv();
+        Ok(Running { traffic: traffic_address, admin: admin_address, stop, thread: Some(thread) })
+    }
+}
+
+/// The token that is set or kept, or one that nobody knows.
+fn admin_token(settings: &ServerSettings) -> Result<AdminToken, TokenError> {
+    if let Some(token) = AdminToken::of(settings)? {
+        if let (None, Some(directory)) = (&settings.admin_token, &settings.state_dir) {
+            info!(directory = %directory.display(), "the admin token is kept in this directory, in admin.token");
+        }
+        return Ok(token);
+    }
+    warn!("no admin token and no state_dir: the admin endpoints can be read from this machine only");
+    AdminToken::nobodys()
+}
+
+/// Says what an operator may have left as it was for a try only.
+fn warn_of_unverified(settings: &Settings) {
+    for upstream in settings.upstreams.iter().filter(|upstream| upstream.is_unverified()) {
+        warn!(upstream = %upstream.name, "tls.verify is false: anyone may pose as a server of this upstream");
+    }
+}
+
+/// Looks up the names of upstreams that have no address yet, before the first request; one that can't be looked up yet
+/// is tried again later.
 fn look_up(settings: &Settings) -> Result<(), StartError> {
-    let names: Vec<_> =
-        settings.upstreams.iter().filter(|upstream| !upstream.endpoints().is_literal()).collect();
+    let names: Vec<_> = settings.upstreams.iter().filter(|upstream| !upstream.is_located()).collect();
     if names.is_empty() {
         return Ok(());
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
-    runtime.block_on(async {
-        for upstream in names {
-            let found = tokio::time::timeout(LOOK_UP, upstream.endpoints().resolve()).await;
-            if !matches!(found, Ok(Ok(()))) {
-                warn!(upstream = %upstream.name, "cannot look up the upstream's name yet");
-            }
-        }
-    });
-    // A resolver that hangs does so on a thread of its own, which must not hold up the start.
-    runtime.shutdown_background();
+    let names = join_all(names.into_iter().map(|upstream| upstream.look_up()));
+    if runtime.block_on(async { timeout(LOOK_UP, names).await }).is_err() {
+        warn!("not all names of upstreams could be looked up in time; the gate goes on trying");
+    }
     Ok(())
-}
-
-fn bind(address: &str) -> Result<TcpListener, StartError> {
-    let bound = TcpListener::bind(address).and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    });
-    bound.map_err(|cause| StartError::Bind { address: address.into(), cause })
 }
 
 impl Running {
@@ -192,41 +276,6 @@ impl Drop for Running {
     }
 }
 
-/// A listening service whose socket was bound before, so that start-up fails early and port 0 works.
-struct Inherited<A> {
-    inner: listening::Service<A>,
-    socket: Option<TcpListener>,
-    address: String,
-}
-
-impl<A: ServerApp + Send + Sync + 'static> Inherited<A> {
-    fn new(name: &str, app: A, socket: TcpListener, address: SocketAddr, threads: Option<usize>) -> Self {
-        let address = address.to_string();
-        let mut inner = listening::Service::new(name.into(), app);
-        inner.threads = threads;
-        inner.add_tcp(&address);
-        Self { inner, socket: Some(socket), address }
-    }
-}
-
-#[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> Service for Inherited<A> {
-    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, tasks: usize) {
-        if let (Some(fds), Some(socket)) = (&fds, self.socket.take()) {
-            fds.lock().add(self.address.clone(), socket.into_raw_fd());
-        }
-        self.inner.start_service(fds, shutdown, tasks).await;
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn threads(&self) -> Option<usize> {
-        self.inner.threads
-    }
-}
-
 /// Work that belongs to no request.
 struct Upkeep {
     gate: Arc<Gate>,
@@ -236,10 +285,28 @@ struct Upkeep {
 impl BackgroundService for Upkeep {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         loop {
-            self.gate.upkeep().await;
+            self.gate.upkeep();
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = tokio::time::sleep(UPKEEP) => {}
+            }
+        }
+    }
+}
+
+/// Summaries and alerts.
+struct Watch {
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl BackgroundService for Watch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            self.gate.watch();
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(WATCH) => {}
             }
         }
     }

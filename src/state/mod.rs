@@ -14,6 +14,7 @@ pub mod settle;
 mod subject;
 #[cfg(test)]
 pub(crate) mod suite;
+pub mod switches;
 mod tally;
 mod transaction;
 

@@ -67,6 +67,15 @@ impl Settler {
         })
     }
 
+    /// How many admissions are open or wait to be settled, and how many may.
+    pub fn slots(&self) -> (u64, u64) {
+        // Without the actor nothing is open any more.
+        self.sender.upgrade().map_or((0, 0), |sender| {
+            let max = sender.max_capacity();
+            ((max - sender.capacity()) as u64, max as u64)
+        })
+    }
+
     /// What was done so far.
     pub fn stats(&self) -> SettleStats {
         self.counts.read()

@@ -1,32 +1,30 @@
-//! Opens the exchange's connections: by resolved address, under one deadline, trying each address in turn.
+//! Opens connections to endpoints, for the exchange and for health checks.
 
 use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::Endpoints;
+use super::endpoint::{Address, Endpoint};
+use super::stream::Stream;
 
-/// Connects to the first of `endpoints` that can be reached; each has an equal share of `deadline`.
+/// Connects within `deadline`, the TLS handshake included.
 ///
 /// # Errors
-/// What the last address tried answered, or `TimedOut`.
-pub async fn connect(endpoints: &Endpoints, deadline: Duration) -> io::Result<TcpStream> {
-    let addresses = endpoints.in_order();
-    let share = deadline / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
-    for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                endpoints.prefer(address);
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "connecting took too long"),
+/// What the system or the handshake says, or `TimedOut`.
+pub(super) async fn connect(endpoint: &Endpoint, deadline: Duration) -> io::Result<Stream> {
+    let connected = timeout(deadline, async {
+        let socket = match &endpoint.address {
+            Address::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            Address::Inet(address) => TcpStream::connect(address).await?,
+        };
+        socket.set_nodelay(true)?;
+        match &endpoint.server.tls {
+            None => Ok(Stream::Tcp(socket)),
+            Some(tls) => tls.connect(socket).await.map(|stream| Stream::Tls(Box::new(stream))),
         }
-        endpoints.avoid(address);
-    }
-    Err(last)
+    });
+    let slow = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
+    connected.await.map_err(|_| slow())?
 }

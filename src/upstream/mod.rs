@@ -1,216 +1,364 @@
 //! Upstreams: where they are, how they are reached, and the one peer builder for both carriages.
+//!
+//! An upstream is a name for one or more servers. `fleet` is its living part, `turn` leads a request through it, and two
+//! kinds of tasks keep it up to date: names are looked up again when their time to live is over, servers are checked.
 
+mod balance;
+pub mod breaker;
+mod check;
+mod config;
 mod connect;
+mod dns;
+mod endpoint;
+mod fleet;
 mod pool;
+pub mod retry;
+mod server;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod turn;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::hash::Hasher;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use http::uri::Authority;
-use http::{HeaderValue, Uri};
-use pingora::upstreams::peer::HttpPeer;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::HOST;
+use http::{HeaderValue, Request, response};
+use http_body_util::Full;
+use siphasher::sip::SipHasher13;
+use tokio::time::sleep;
 
-pub use pool::{Answer, CallError, Pool};
+pub use balance::{Balance, HashBy};
+pub use check::Check;
+pub use config::{NamedUpstream, Targets, UpstreamFile};
+pub use dns::Resolver;
+pub use endpoint::Patience;
+pub use fleet::Identity;
+pub use pool::{Answer, CallError};
+pub use server::{BadUpstream, Server};
+pub use tls::Trust;
+pub use turn::{Rotation, Turn};
 
-/// Timeouts of an upstream's connections, as run (K3); a request's own are its route's.
-#[derive(Clone, Copy, Debug)]
+use crate::proxy::client::Client;
+use crate::state::Clock;
+use endpoint::Member;
+use fleet::Fleet;
+use pool::Unanswered;
+
+/// Timeouts on the way to an upstream, as run (K3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To connect.
+    /// To connect, to whichever server.
     pub connect: Duration,
     /// How long an unused connection is kept.
     pub idle: Duration,
+}
+
+/// What the settings say of an upstream, as run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its servers, and whom to believe about them.
+    pub identity: Identity,
+    /// Which server a request goes to.
+    pub balance: Balance,
+    /// When a server that fails is left alone.
+    pub patience: Patience,
+    /// How servers are checked, if they are.
+    pub check: Option<Check>,
+    /// Timeouts.
+    pub timeouts: Timeouts,
 }
 
 /// One upstream.
 pub struct Upstream {
     /// Name in the config.
     pub name: Box<str>,
-    /// `host:port` as configured.
-    pub authority: Authority,
-    /// The same as a `Host` value.
-    pub host: HeaderValue,
-    timeouts: Timeouts,
-    endpoints: Arc<Endpoints>,
-    pool: Pool,
+    settings: Settings,
+    fleet: Arc<Fleet>,
+    clock: Clock,
+    tended: AtomicBool,
 }
 
-/// The addresses behind a name, and which of them answered last.
-pub struct Endpoints {
-    host: Box<str>,
-    port: u16,
-    addresses: ArcSwap<Vec<SocketAddr>>,
-    preferred: AtomicUsize,
-}
-
-/// Why an upstream URL can't be used.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BadUpstream(String);
-
-impl fmt::Display for BadUpstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadUpstream {}
-
-impl Endpoints {
-    /// Asks the resolver, off the request path; keeps the last good answer when it fails.
-    pub async fn resolve(&self) -> std::io::Result<()> {
-        let mut found: Vec<SocketAddr> = tokio::net::lookup_host((&*self.host, self.port)).await?.collect();
-        if found.is_empty() {
-            return Err(std::io::Error::other("the name has no address"));
-        }
-        // `localhost` is often both, and most small apps listen on IPv4 only.
-        found.sort_by_key(|a| a.is_ipv6());
-        found.dedup();
-        if **self.addresses.load() != found {
-            self.addresses.store(Arc::new(found));
-        }
-        Ok(())
-    }
-
-    /// The addresses, the one that answered last first.
-    fn in_order(&self) -> Vec<SocketAddr> {
-        let mut all = self.addresses.load().to_vec();
-        if !all.is_empty() {
-            let preferred = self.preferred.load(Ordering::Relaxed) % all.len();
-            all.rotate_left(preferred);
-        }
-        all
-    }
-
-    /// Notes that `address` could be reached.
-    fn prefer(&self, address: SocketAddr) {
-        if let Some(index) = self.addresses.load().iter().position(|a| *a == address) {
-            self.preferred.store(index, Ordering::Relaxed);
-        }
-    }
-
-    /// Notes that `address` could not be reached, so that the next try goes elsewhere.
-    fn avoid(&self, address: SocketAddr) {
-        let all = self.addresses.load();
-        if let Some(index) = all.iter().position(|a| *a == address) {
-            let next = (index + 1) % all.len();
-            let _ = self.preferred.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the name needs no resolver.
-    pub fn is_literal(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok()
-    }
+/// A server as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerState {
+    /// Its upstream's name in the config.
+    pub upstream: Box<str>,
+    /// Its own, as written there.
+    pub server: Box<str>,
+    /// Whether any of its addresses seems well.
+    pub up: bool,
+    /// Requests that it serves.
+    pub in_use: usize,
+    /// Whether its name could not be looked up the last time.
+    pub lost: bool,
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("name", &self.name).field("authority", &self.authority).finish()
+        f.debug_struct("Upstream").field("name", &self.name).field("settings", &self.settings).finish()
     }
 }
 
 impl Upstream {
-    /// Builds an upstream from its URL (`http://host[:port]`, no path).
-    pub fn build(name: &str, url: &str, timeouts: Timeouts) -> Result<Self, BadUpstream> {
-        let bad = |why: &str| BadUpstream(format!("{why}; write it like http://127.0.0.1:3000"));
-        let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(bad("https upstreams are not supported yet")),
-            _ => return Err(bad("has no http:// in front")),
-        }
-        let given = uri.authority().ok_or_else(|| bad("names no host"))?;
-        if given.as_str().contains('@') {
-            return Err(bad("must not hold a user name or password"));
-        }
-        if uri.path_and_query().is_some_and(|p| p.as_str() != "/") {
-            return Err(bad("must not have a path"));
-        }
-        let written = given.as_str().rsplit(']').next().unwrap_or_default().contains(':');
-        if written && given.port_u16().is_none_or(|port| port == 0) {
-            return Err(bad("has no sound port"));
-        }
-        let port = given.port_u16().unwrap_or(80);
-        let host = given.host().trim_start_matches('[').trim_end_matches(']');
-        let literal = host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
-        let endpoints = Arc::new(Endpoints {
-            host: host.into(),
-            port,
-            addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
-            preferred: AtomicUsize::new(0),
-        });
-        let pool = Pool::new(endpoints.clone(), timeouts.connect, timeouts.idle);
-        let host = HeaderValue::from_str(given.as_str()).map_err(|_| bad("has an odd host name"))?;
-        Ok(Self { name: name.into(), authority: given.clone(), host, timeouts, endpoints, pool })
+    /// Builds an upstream; its names are not looked up yet.
+    ///
+    /// # Errors
+    /// What is wrong with a server, or with what its certificate is to be verified by.
+    pub fn build(name: &str, settings: Settings, clock: Clock) -> Result<Self, BadUpstream> {
+        let fleet = Arc::new(Fleet::build(settings.identity.clone())?);
+        Ok(Self { name: name.into(), settings, fleet, clock, tended: AtomicBool::new(false) })
     }
 
-    /// The addresses behind this upstream.
-    pub fn endpoints(&self) -> &Arc<Endpoints> {
-        &self.endpoints
+    /// Whether `other` is called alike and set up alike: then it can go on in this one's place.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.settings == other.settings
     }
 
-    /// The exchange's connections.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+    /// Takes over the connections, addresses and health of an upstream that runs, if it has the same servers.
+    pub fn adopt(&mut self, running: &Self) {
+        if self.fleet.identity == running.fleet.identity {
+            self.fleet = running.fleet.clone();
+            if self.settings.check.is_none() {
+                self.fleet.endpoints.load().iter().for_each(|endpoint| endpoint.health.unchecked());
+            }
+        }
     }
 
-    /// The passthrough's peer, which has yet to be told how long a request may take; `None` while the name has no address.
-    pub fn peer(&self) -> Option<HttpPeer> {
-        let address = *self.endpoints.in_order().first()?;
-        let mut peer = HttpPeer::new(address, false, String::new());
-        let options = &mut peer.options;
-        options.connection_timeout = Some(self.timeouts.connect);
-        options.total_connection_timeout = Some(self.timeouts.connect);
-        options.idle_timeout = Some(self.timeouts.idle);
-        Some(peer)
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    /// The passthrough could not reach `address`.
-    pub fn unreachable(&self, address: SocketAddr) {
-        self.endpoints.avoid(address);
+    /// Its servers, in the order written; at least one.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.settings.identity.servers.iter()
+    }
+
+    /// Whether anyone could pose as one of its servers that are written with `https://`.
+    pub fn is_unverified(&self) -> bool {
+        !self.settings.identity.trust.verify && self.servers().any(|server| server.tls)
+    }
+
+    /// The first server's own `Host`.
+    pub fn host(&self) -> &HeaderValue {
+        static NONE: HeaderValue = HeaderValue::from_static("localhost");
+        self.servers().next().map_or(&NONE, |server| &server.host)
+    }
+
+    /// The servers in the order in which a request by `client` may try them.
+    pub fn rotation(self: &Arc<Self>, client: &Client) -> Rotation {
+        Rotation::new(self.clone(), self.subject(client))
+    }
+
+    /// Sends `request`, whose target must be in origin form, to a server, and waits for the head of the answer. What
+    /// provably never left is sent to the next server, within the time to connect; whatever else is sent once. With
+    /// `own_host` each server sees its own name in `Host`.
+    ///
+    /// # Errors
+    /// See [`CallError`]; of several servers that could not be reached the last one's. With it the request comes back if
+    /// it provably never left.
+    pub async fn call(
+        self: &Arc<Self>,
+        mut request: Request<Full<Bytes>>,
+        client: &Client,
+        own_host: bool,
+    ) -> Result<(response::Parts, Answer), retry::Failed> {
+        let mut rotation = self.rotation(client);
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
+        while let Some(turn) = rotation.next_turn() {
+            if own_host {
+                request.headers_mut().insert(HOST, turn.server().host.clone());
+            }
+            match turn.ask(request, rotation.share()).await {
+                Ok(answered) => return Ok(answered),
+                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (*unsent, error),
+                Err(Unanswered::Broken(error)) => return Err((CallError::Broken(error), None)),
+            }
+        }
+        Err((CallError::Connect(last), Some(Box::new(request))))
+    }
+
+    /// Whether all its servers have an address.
+    pub fn is_located(&self) -> bool {
+        let endpoints = self.fleet.endpoints.load();
+        self.fleet.members.iter().all(|member| endpoints.iter().any(|e| Arc::ptr_eq(&e.server, member)))
+    }
+
+    /// Looks all names up that have to be.
+    pub async fn look_up(&self) {
+        join_all(self.fleet.members.iter().map(|member| self.fleet.look_up(&self.name, member))).await;
+    }
+
+    /// Starts what keeps it up to date, on the runtime that asks for it; once is enough.
+    pub fn tend(self: &Arc<Self>) {
+        if self.tended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for member in &self.fleet.members {
+            tokio::spawn(follow(Arc::downgrade(self), member.clone()));
+        }
+        if let Some(check) = &self.settings.check {
+            tokio::spawn(check::watch(Arc::downgrade(self), check.clone()));
+        }
+    }
+
+    /// Closes connections that were not used for too long.
+    pub fn sweep(&self) {
+        let idle = self.settings.timeouts.idle;
+        self.fleet.endpoints.load().iter().for_each(|endpoint| endpoint.pool.sweep(idle));
+    }
+
+    /// Its servers as they are now.
+    pub fn states(&self) -> Vec<ServerState> {
+        let endpoints = self.fleet.endpoints.load();
+        let state = |member: &Arc<Member>| {
+            let own = || endpoints.iter().filter(|endpoint| Arc::ptr_eq(&endpoint.server, member));
+            ServerState {
+                upstream: self.name.clone(),
+                server: member.server.name.clone(),
+                up: own().any(|endpoint| endpoint.health.is_well(|| self.clock.now())),
+                in_use: own().map(|endpoint| endpoint.busy()).sum(),
+                lost: member.lost.load(Ordering::Relaxed),
+            }
+        };
+        self.fleet.members.iter().map(state).collect()
+    }
+
+    /// What is wrong with its servers, in a sentence, if anything is.
+    pub fn ailment(&self) -> Option<String> {
+        let states = self.states();
+        let named = |wrong: fn(&ServerState) -> bool| {
+            let names: Vec<&str> = states.iter().filter(|state| wrong(state)).map(|s| &*s.server).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        if states.iter().all(|state| !state.up) {
+            return Some(format!("No server of upstream {} is well.", self.name));
+        }
+        let down = named(|state| !state.up).map(|names| format!("{names} is not well"));
+        let lost = named(|state| state.lost).map(|names| format!("{names} can't be looked up"));
+        let wrong: Vec<String> = down.into_iter().chain(lost).collect();
+        (!wrong.is_empty()).then(|| format!("Of upstream {}, {}.", self.name, wrong.join("; ")))
+    }
+
+    /// What keeps a client's requests together, where anything does.
+    fn subject(&self, client: &Client) -> u64 {
+        let Balance::Hash(by) = self.settings.balance else { return 0 };
+        let known = match by {
+            HashBy::User => client.user,
+            HashBy::Session => client.session,
+            HashBy::Address => None,
+        };
+        known.map_or_else(|| of_address(client.address), |digest| digest.0 as u64)
+    }
+}
+
+fn of_address(address: IpAddr) -> u64 {
+    let mut hasher = SipHasher13::new();
+    match address.to_canonical() {
+        IpAddr::V4(address) => hasher.write(&address.octets()),
+        // A subscriber has a /64, and its devices change addresses within.
+        IpAddr::V6(address) => hasher.write(&address.octets()[..8]),
+    }
+    hasher.finish()
+}
+
+/// Looks the name of a server up again and again, until the upstream is gone.
+async fn follow(upstream: Weak<Upstream>, member: Arc<Member>) {
+    while let Some(upstream) = upstream.upgrade() {
+        let Some(again) = upstream.fleet.look_up(&upstream.name, &member).await else { return };
+        drop(upstream);
+        sleep(again).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use super::endpoint::Endpoint;
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
-    pub(super) const TIMEOUTS: Timeouts = Timeouts { connect: SECOND, idle: SECOND };
-
-    /// A wrong URL must be told at start, not by a 502 for each request.
-    #[test]
-    fn bad_urls_are_named() {
-        for url in [
-            "127.0.0.1:3000",
-            "ftp://x",
-            "http://",
-            "http://u:p@x",
-            "http://x/path",
-            "http://x:99999",
-            "http://x:0",
-            "nonsense",
-        ] {
-            assert!(Upstream::build("a", url, TIMEOUTS).is_err(), "{url}");
-        }
-        let good = Upstream::build("a", "http://[::1]:3000", TIMEOUTS).expect("good");
-        assert!(good.peer().expect("peer").to_string().contains("[::1]:3000"));
+    fn order(upstream: &Arc<Upstream>) -> Vec<String> {
+        let mut rotation = upstream.rotation(&testing::client());
+        std::iter::from_fn(|| rotation.next_turn()).map(|turn| turn.endpoint.address.to_string()).collect()
     }
 
-    /// `localhost` may resolve to an address that nobody listens on: the next try must go to the other one.
+    /// Sets the addresses of the only server, a name at port 1.
+    fn resolve(upstream: &Upstream, addresses: &[&str]) {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("address")).collect();
+        let (fleet, known) = (&upstream.fleet, upstream.fleet.endpoints.load_full());
+        fleet.endpoints.store(Arc::new(Endpoint::of_name(&fleet.members[0], 1, &addresses, &known)));
+    }
+
+    /// `localhost` resolves to two addresses, and most small apps listen on one: requests must not alternate, and must
+    /// find the other.
     #[test]
-    fn failed_address_is_left() {
-        let upstream = Upstream::build("a", "http://localhost:1", TIMEOUTS).expect("good");
-        let (a, b): (SocketAddr, SocketAddr) =
-            ("127.0.0.1:1".parse().expect("a"), "[::1]:1".parse().expect("b"));
-        upstream.endpoints.addresses.store(Arc::new(vec![a, b]));
-        assert_eq!(upstream.endpoints.in_order(), [a, b]);
-        upstream.unreachable(a);
-        assert_eq!(upstream.endpoints.in_order(), [b, a]);
-        upstream.endpoints.prefer(a);
-        assert_eq!(upstream.endpoints.in_order(), [a, b]);
+    fn the_second_family_of_a_name_is_spare() {
+        let upstream = testing::upstream(&["http://localhost:1"]);
+        assert!(order(&upstream).is_empty());
+        resolve(&upstream, &["127.0.0.1", "::1"]);
+        for _ in 0..3 {
+            assert_eq!(order(&upstream), ["127.0.0.1:1", "[::1]:1"]);
+        }
+        resolve(&upstream, &["127.0.0.1", "127.0.0.2"]);
+        assert_ne!(order(&upstream)[0], order(&upstream)[0], "several addresses of a family take turns");
+    }
+
+    /// A name that moves must not cost the connections to the addresses that stay.
+    #[test]
+    fn addresses_that_stay_keep_their_connections() {
+        let upstream = testing::upstream(&["http://app:1"]);
+        resolve(&upstream, &["10.0.0.1", "10.0.0.2"]);
+        let before = upstream.fleet.endpoints.load_full();
+        resolve(&upstream, &["10.0.0.2", "10.0.0.3"]);
+        let after = upstream.fleet.endpoints.load_full();
+        assert!(Arc::ptr_eq(&before[1], &after[0]) && after[1].id > before[1].id);
+    }
+
+    /// A server that rests gets no request as long as another is well; when none is, all are tried.
+    #[test]
+    fn who_rests_is_tried_last() {
+        let upstream = testing::upstream(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        let fail = |at: usize| {
+            let endpoints = upstream.fleet.endpoints.load();
+            let (patience, now) = (&upstream.settings.patience, upstream.clock.now());
+            for _ in 0..3 {
+                endpoints[at].health.failed(patience, now);
+            }
+        };
+        fail(0);
+        for _ in 0..3 {
+            assert_eq!(order(&upstream), ["127.0.0.1:2", "127.0.0.1:1"]);
+        }
+        assert!(upstream.ailment().expect("one rests").contains("127.0.0.1:1 is not well"));
+        fail(1);
+        assert_eq!(order(&upstream).len(), 2);
+        assert!(upstream.ailment().expect("both rest").contains("No server"));
+    }
+
+    /// After a reload that changes how long a connection is waited for, every connection and all that was learnt would be
+    /// lost.
+    #[test]
+    fn the_living_part_is_adopted_by_the_same_servers() {
+        let running = testing::upstream(&["http://127.0.0.1:1"]);
+        let built = |settings| Upstream::build("app", settings, running.clock.clone()).expect("an upstream");
+        let mut other = testing::settings(&["http://127.0.0.1:1"]);
+        other.timeouts.connect = Duration::from_secs(9);
+        let mut changed = built(other);
+        assert!(!changed.is_same(&running));
+        changed.adopt(&running);
+        assert!(Arc::ptr_eq(&changed.fleet, &running.fleet));
+        let mut elsewhere = built(testing::settings(&["http://127.0.0.1:2"]));
+        elsewhere.adopt(&running);
+        assert!(!Arc::ptr_eq(&elsewhere.fleet, &running.fleet));
     }
 }

@@ -1,4 +1,4 @@
-//! The exchange's HTTP/1 connections to one upstream.
+//! The exchange's HTTP/1 connections to one endpoint.
 //!
 //! A connection has no task of its own: whoever waits for its answer drives it, which saves two task switches and a
 //! channel at each step. So the answer is read only as fast as the client takes it.
@@ -6,7 +6,6 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,10 +16,11 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 
-use super::Endpoints;
 use super::connect::connect;
+use super::endpoint::Endpoint;
+use super::stream::Stream;
+use super::turn::Turn;
 
 /// Unused connections kept, at most.
 const KEPT: usize = 1024;
@@ -36,87 +36,95 @@ pub enum CallError {
     Broken(hyper::Error),
 }
 
-/// The connections to one upstream that are not in use.
+/// Why one server gave no answer.
+pub(super) enum Unanswered {
+    /// The request provably never left, so it may be sent to another.
+    Unsent(Box<Request<Full<Bytes>>>, io::Error),
+    /// It may have left.
+    Broken(hyper::Error),
+}
+
+/// The connections to one endpoint that are not in use.
+#[derive(Default)]
 pub struct Pool {
-    endpoints: Arc<Endpoints>,
-    connect_deadline: Duration,
-    keep: Duration,
     /// The one used last is at the end, and is used first.
     idle: Mutex<Vec<(Instant, Box<Link>)>>,
 }
 
 /// One connection.
-struct Link {
+pub(super) struct Link {
     sender: SendRequest<Full<Bytes>>,
-    connection: Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
     ended: bool,
 }
 
 /// An answer on its way. Dropped before its end, its connection closes.
-pub struct Answer<'a> {
-    pool: &'a Pool,
+pub struct Answer {
+    turn: Turn,
     link: Option<Box<Link>>,
     body: Incoming,
 }
 
-impl Pool {
-    pub(super) fn new(endpoints: Arc<Endpoints>, connect_deadline: Duration, keep: Duration) -> Self {
-        Self { endpoints, connect_deadline, keep, idle: Mutex::default() }
-    }
-
-    /// Sends `request`, whose target must be in origin form, and waits for the head of the answer. A request that
-    /// provably never left on a kept connection is sent again on another; any other is sent once.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn call(
-        &self,
+impl Turn {
+    /// Sends `request`, whose target must be in origin form, and waits for the head of the answer; a new connection is
+    /// opened within `share`. A request that provably never left on a kept connection is sent again on another.
+    pub(super) async fn ask(
+        self,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<(response::Parts, Answer<'_>), CallError> {
+        share: Duration,
+    ) -> Result<(response::Parts, Answer), Unanswered> {
         loop {
-            let kept = self.take();
+            let kept = self.endpoint.pool.take(self.upstream.settings.timeouts.idle);
             let reused = kept.is_some();
             let mut link = match kept {
                 Some(link) => link,
-                None => self.open().await?,
+                None => match Link::open(&self.endpoint, share).await {
+                    Ok(link) => link,
+                    Err(error) => {
+                        self.failed(&error);
+                        return Err(Unanswered::Unsent(Box::new(request), error));
+                    }
+                },
             };
             match link.ask(request).await {
                 Ok(response) => {
+                    self.answered();
                     let (parts, body) = response.into_parts();
-                    let mut answer = Answer { pool: self, link: Some(link), body };
+                    let mut answer = Answer { turn: self, link: Some(link), body };
                     if answer.is_end() {
                         answer.give_back();
                     }
                     return Ok((parts, answer));
                 }
                 Err((_, Some(unsent))) if reused => request = unsent,
-                Err((error, _)) => return Err(CallError::Broken(error)),
+                Err((error, unsent)) => {
+                    self.failed(&error);
+                    return Err(match unsent {
+                        Some(unsent) => Unanswered::Unsent(Box::new(unsent), io::Error::other(error)),
+                        None => Unanswered::Broken(error),
+                    });
+                }
             }
         }
     }
+}
 
-    /// Closes connections that were not used for too long. Meant for a timer, some seconds apart: such a connection
-    /// is not used again without it, only kept open.
-    pub fn sweep(&self) {
+impl Pool {
+    /// Closes connections that were not used for `keep`. Meant for a timer, some seconds apart: such a connection is not
+    /// used again without it, only kept open.
+    pub(super) fn sweep(&self, keep: Duration) {
         let mut idle = self.idle.lock();
-        let stale = idle.partition_point(|(since, _)| since.elapsed() >= self.keep);
+        let stale = idle.partition_point(|(since, _)| since.elapsed() >= keep);
         let closed: Vec<_> = idle.drain(..stale).collect();
         drop(idle);
         drop(closed);
     }
 
-    async fn open(&self) -> Result<Box<Link>, CallError> {
-        let stream = connect(&self.endpoints, self.connect_deadline).await.map_err(CallError::Connect)?;
-        let handshake = Builder::new().max_headers(FIELDS).handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(CallError::Broken)?;
-        Ok(Box::new(Link { sender, connection, ended: false }))
-    }
-
     /// A kept connection that is still good.
-    fn take(&self) -> Option<Box<Link>> {
+    fn take(&self, keep: Duration) -> Option<Box<Link>> {
         loop {
             let (since, mut link) = self.idle.lock().pop()?;
-            if since.elapsed() < self.keep && link.is_free() {
+            if since.elapsed() < keep && link.is_free() {
                 return Some(link);
             }
         }
@@ -133,8 +141,15 @@ impl Pool {
 }
 
 impl Link {
+    pub(super) async fn open(endpoint: &Endpoint, deadline: Duration) -> io::Result<Box<Self>> {
+        let stream = connect(endpoint, deadline).await?;
+        let handshake = Builder::new().max_headers(FIELDS).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        Ok(Box::new(Self { sender, connection, ended: false }))
+    }
+
     /// Sends a request; if it could not be sent, it comes back with the error.
-    async fn ask(
+    pub(super) async fn ask(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
@@ -159,17 +174,13 @@ impl Link {
 }
 
 /// Lets a connection read and write. Its errors reach whoever waits for the answer or its body.
-fn drive(
-    connection: &mut Connection<TokioIo<TcpStream>, Full<Bytes>>,
-    ended: &mut bool,
-    cx: &mut Context<'_>,
-) {
+fn drive(connection: &mut Connection<TokioIo<Stream>, Full<Bytes>>, ended: &mut bool, cx: &mut Context<'_>) {
     if !*ended {
         *ended = Pin::new(connection).poll(cx).is_ready();
     }
 }
 
-impl Answer<'_> {
+impl Answer {
     /// Whether nothing more comes.
     pub fn is_end(&self) -> bool {
         self.body.is_end_stream()
@@ -203,23 +214,24 @@ impl Answer<'_> {
 
     fn give_back(&mut self) {
         if let Some(link) = self.link.take() {
-            self.pool.keep(link);
+            self.turn.endpoint.pool.keep(link);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::{Upstream, tests::TIMEOUTS};
+    use super::super::{Upstream, testing};
     use super::*;
 
     /// An upstream that answers `answers` requests on each connection, then closes it; and its count of connections.
-    async fn upstream(answers: usize) -> (Upstream, Arc<AtomicUsize>) {
+    async fn upstream(answers: usize) -> (Arc<Upstream>, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let url = format!("http://{}", listener.local_addr().expect("address"));
         let connections = Arc::new(AtomicUsize::new(0));
@@ -239,13 +251,19 @@ mod tests {
                 });
             }
         });
-        (Upstream::build("a", &url, TIMEOUTS).expect("an upstream"), connections)
+        (testing::upstream(&[&url]), connections)
     }
 
-    async fn ask(pool: &Pool) -> Vec<u8> {
+    async fn call(upstream: &Arc<Upstream>) -> Answer {
         let request = Request::post("/").header("host", "a").body(Full::new(Bytes::from_static(b"{}")));
-        let (head, mut answer) = pool.call(request.expect("request")).await.expect("an answer");
+        let called = upstream.call(request.expect("request"), &testing::client(), false).await;
+        let (head, answer) = called.expect("an answer");
         assert_eq!(head.status, 200);
+        answer
+    }
+
+    async fn ask(upstream: &Arc<Upstream>) -> Vec<u8> {
+        let mut answer = call(upstream).await;
         let mut body = Vec::new();
         while let Some(frame) = answer.frame().await {
             body.extend_from_slice(&frame.expect("frame").into_data().expect("data"));
@@ -253,12 +271,16 @@ mod tests {
         body
     }
 
+    fn pool(upstream: &Upstream) -> Arc<Endpoint> {
+        upstream.fleet.endpoints.load()[0].clone()
+    }
+
     /// Each connection more is a round trip more, and a slot less in an upstream that has few.
     #[tokio::test]
     async fn a_connection_serves_one_request_after_another() {
         let (upstream, connections) = upstream(usize::MAX).await;
         for _ in 0..3 {
-            assert_eq!(ask(upstream.pool()).await, b"ok");
+            assert_eq!(ask(&upstream).await, b"ok");
         }
         assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
@@ -268,9 +290,10 @@ mod tests {
     async fn a_connection_that_the_upstream_closed_is_not_used() {
         let (upstream, connections) = upstream(1).await;
         for call in 1..=3 {
-            assert_eq!(ask(upstream.pool()).await, b"ok");
+            assert_eq!(ask(&upstream).await, b"ok");
             // The reactor has to hear of the end before the pool can; if it has already, nothing is kept.
-            let kept = upstream.pool().idle.lock().pop();
+            let endpoint = pool(&upstream);
+            let kept = endpoint.pool.idle.lock().pop();
             if let Some((since, mut link)) = kept {
                 let closed = async {
                     while link.is_free() {
@@ -278,7 +301,7 @@ mod tests {
                     }
                 };
                 tokio::time::timeout(Duration::from_secs(5), closed).await.expect("the end is seen");
-                upstream.pool().idle.lock().push((since, link));
+                endpoint.pool.idle.lock().push((since, link));
             }
             assert_eq!(connections.load(Ordering::SeqCst), call);
         }
@@ -288,10 +311,9 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_was_not_read_ends_its_connection() {
         let (upstream, connections) = upstream(usize::MAX).await;
-        let request = Request::post("/").body(Full::new(Bytes::new())).expect("request");
-        drop(upstream.pool().call(request).await.expect("an answer"));
-        assert!(upstream.pool().idle.lock().is_empty());
-        assert_eq!(ask(upstream.pool()).await, b"ok");
+        drop(call(&upstream).await);
+        assert!(pool(&upstream).pool.idle.lock().is_empty());
+        assert_eq!(ask(&upstream).await, b"ok");
         assert_eq!(connections.load(Ordering::SeqCst), 2);
     }
 
@@ -299,14 +321,25 @@ mod tests {
     #[tokio::test]
     async fn what_idles_too_long_is_closed() {
         let (upstream, _) = upstream(usize::MAX).await;
-        let pool = upstream.pool();
-        ask(pool).await;
-        pool.sweep();
-        assert_eq!(pool.idle.lock().len(), 1);
-        if let Some((since, _)) = pool.idle.lock().first_mut() {
-            *since = since.checked_sub(pool.keep).expect("the past");
+        let endpoint = pool(&upstream);
+        let idle = &endpoint.pool.idle;
+        ask(&upstream).await;
+        upstream.sweep();
+        assert_eq!(idle.lock().len(), 1);
+        if let Some((since, _)) = idle.lock().first_mut() {
+            *since = since.checked_sub(upstream.settings.timeouts.idle).expect("the past");
         }
-        pool.sweep();
-        assert!(pool.idle.lock().is_empty());
+        upstream.sweep();
+        assert!(idle.lock().is_empty());
+    }
+
+    /// Least connections and the gauge are worth what this count is worth: it must fall on each way out.
+    #[tokio::test]
+    async fn what_is_in_use_is_counted_until_the_answer_is_dropped() {
+        let (upstream, _) = upstream(usize::MAX).await;
+        let answer = call(&upstream).await;
+        assert_eq!(upstream.states()[0].in_use, 1);
+        drop(answer);
+        assert_eq!(upstream.states()[0].in_use, 0);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tidegate::config::{Config, Overrides, Settings};
-use tidegate::server::{self, Running};
+use tidegate::server::{Launch, Running, Source};
 use tidegate::state::{ManualClock, Timestamp};
 use tokio::task::block_in_place;
 
@@ -16,6 +16,7 @@ use super::{Answer, Ask, H2, Via, Wire, within};
 pub struct Gate {
     running: Option<Running>,
     hand: ManualClock,
+    upstream: SocketAddr,
     scratch: Scratch,
 }
 
@@ -44,34 +45,29 @@ impl Gate {
         adjust: impl FnOnce(&mut Settings),
     ) -> Result<Self, String> {
         let scratch = Scratch::new();
-        let (access, events) = (scratch.path("access.log"), scratch.path("events.log"));
-        let (access, events) = (access.display(), events.display());
-        let own = [
-            ("upstream", format!("http://{upstream}")),
-            ("listen", "127.0.0.1:0".into()),
-            ("admin", "{listen: '127.0.0.1:0'}".into()),
-            ("threads", "1".into()),
-            ("drain", "200ms".into()),
-            ("log", format!("{{access: {{to: '{access}'}}, events: {{to: '{events}'}}}}")),
-        ];
-        let mut yaml = String::new();
-        for (key, value) in own {
-            if !settings.lines().any(|line| line.starts_with(&format!("{key}:"))) {
-                yaml += &format!("{key}: {value}\n");
-            }
-        }
-        yaml += settings;
+        let file = scratch.path("settings.yaml");
+        std::fs::write(&file, whole(upstream, &scratch, settings)).map_err(|e| e.to_string())?;
+        let read = move || {
+            let text = std::fs::read_to_string(&file).expect("settings are a readable file");
+            Config::from_text(&text, "test.yaml", &Overrides::default(), &|_| None)
+        };
         // The year 2026: far from zero, so that no window reaches before the beginning of time.
         let hand = ManualClock::new(Timestamp::from_micros(1_790_000_000_000_000));
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let running = block_in_place(|| {
-            let config = Config::from_text(&yaml, "test.yaml", &Overrides::default(), &|_| None)
-                .map_err(|e| text(&e))?;
+            let config = read().map_err(|e| text(&e))?;
             let mut settings = config.resolve(&hand.clock()).map_err(|e| text(&e))?;
             adjust(&mut settings);
-            server::start(settings, hand.clock()).map_err(|e| text(&e))
+            let source = Source { config, read: Box::new(read) };
+            Launch::new(settings, hand.clock()).reloading(source).start().map_err(|e| text(&e))
         })?;
-        Ok(Self { running: Some(running), hand, scratch })
+        Ok(Self { running: Some(running), hand, upstream, scratch })
+    }
+
+    /// Writes other settings in the place of those that it was started with.
+    pub fn rewrite(&self, settings: &str) {
+        let text = whole(self.upstream, &self.scratch, settings);
+        std::fs::write(self.scratch.path("settings.yaml"), text).expect("writes");
     }
 
     fn running(&self) -> &Running {
@@ -128,6 +124,23 @@ impl Drop for Gate {
         let running = self.running.take();
         block_in_place(|| drop(running));
     }
+}
+
+/// Settings with all that the harness needs.
+fn whole(upstream: SocketAddr, scratch: &Scratch, settings: &str) -> String {
+    let (access, events) = (scratch.path("access.log"), scratch.path("events.log"));
+    let (access, events) = (access.display(), events.display());
+    let own = [
+        ("upstream", format!("http://{upstream}")),
+        ("listen", "127.0.0.1:0".into()),
+        ("admin", "{listen: '127.0.0.1:0'}".into()),
+        ("threads", "1".into()),
+        ("drain", "200ms".into()),
+        ("log", format!("{{access: {{to: '{access}'}}, events: {{to: '{events}'}}}}")),
+    ];
+    let missing = |key: &str| !settings.lines().any(|line| line.starts_with(&format!("{key}:")));
+    let own = own.into_iter().filter(|(key, _)| missing(key));
+    own.map(|(key, value)| format!("{key}: {value}\n")).chain([settings.to_owned()]).collect()
 }
 
 /// Logs are written behind the answer.

@@ -4,6 +4,8 @@
 mod ask;
 mod gate;
 mod h2c;
+mod load;
+mod program;
 mod upstream;
 mod wire;
 
@@ -13,6 +15,8 @@ use std::time::Duration;
 pub use ask::{Ask, BOTH, Via};
 pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
+pub use load::Load;
+pub use program::{Program, kill};
 pub use upstream::{OK_JSON, Peer, Request, Upstream, unreachable};
 pub use wire::{Answer, Head, Wire};
 

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -58,7 +58,16 @@ impl Upstream {
         S: Fn(Peer) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        Self::at("127.0.0.1:0", script).await
+    }
+
+    /// As [`Self::scripted`], at an address of the test's choice.
+    pub async fn at<S, F>(address: impl ToSocketAddrs, script: S) -> Self
+    where
+        S: Fn(Peer) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let seen = Arc::new(Seen::default());
         let record = seen.clone();
@@ -80,6 +89,12 @@ impl Upstream {
             async move { while peer.request().await.is_some() && peer.send(&answer).await {} }
         })
         .await
+    }
+
+    /// Answers every request with its own name.
+    pub async fn named(name: &str) -> Self {
+        let length = name.len();
+        Self::answering(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}")).await
     }
 
     /// Answers every request with [`OK_JSON`].

@@ -137,6 +137,12 @@ impl Wire {
         self.writer.shutdown().await.expect("half-closes");
     }
 
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let stream = self.reader.reunite(self.writer).expect("halves of one stream");
+        stream.set_zero_linger().expect("a TCP socket");
+    }
+
     /// Sends a request and reads its answer meanwhile, since a refusal may come before the body was taken.
     pub async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         let head_only = request.as_ref().starts_with(b"HEAD ");

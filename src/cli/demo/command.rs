@@ -11,6 +11,11 @@ use tokio::sync::oneshot;
 use super::{PACE, serve, what_to_try};
 use crate::cli::{Addresses, run};
 use crate::config::Config;
+use crate::server::Launch;
+use crate::state::Clock;
+
+/// The built-in defaults, and the policy that fits the demo's page, which has no inline script or style.
+const SETTINGS: &str = "security_headers: {csp: strict}";
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -34,9 +39,10 @@ pub fn demo(args: &DemoArgs) -> Result<(), String> {
     });
     let app = app.map_err(|e| format!("cannot start the demo app: {e}"))?;
     let overrides = args.addresses.overrides(Some(format!("http://{app}")));
-    // What is printed below is true of the defaults, so nothing from outside may change them.
-    let config = Config::load(None, &overrides, &|_| None).map_err(|e| e.to_string())?;
-    let running = run::start(config, &[])?;
+    // What is printed below is true of these settings, so nothing from outside may change them.
+    let config = Config::from_text(SETTINGS, "the demo", &overrides, &|_| None).map_err(|e| e.to_string())?;
+    let settings = run::prepare(&config, &[])?;
+    let running = Launch::new(settings, Clock::system()).start().map_err(|e| e.to_string())?;
     let mut out = std::io::stdout().lock();
     let text = what_to_try(running.traffic(), running.admin());
     // Nobody may be reading; the demo serves all the same.

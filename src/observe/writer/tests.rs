@@ -26,6 +26,8 @@ impl Write for Page {
     }
 }
 
+impl Target for Page {}
+
 /// A disk that takes what a test lets it take: each permit is the result of one write.
 struct Disk {
     permits: mpsc::Receiver<io::Result<usize>>,
@@ -45,6 +47,8 @@ impl Write for Disk {
         Ok(())
     }
 }
+
+impl Target for Disk {}
 
 struct Bench {
     writer: Writer,
@@ -95,6 +99,46 @@ fn every_line_of_every_thread_is_written_once_and_in_order() {
         assert!(lines.is_sorted());
     }
     assert_eq!(events.text().lines().count(), 12);
+}
+
+/// A target that counts how often it was opened anew.
+#[derive(Clone, Default)]
+struct Book(Arc<Mutex<Vec<String>>>);
+
+impl Write for Book {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut pages = locked(&self.0);
+        if pages.is_empty() {
+            pages.push(String::new());
+        }
+        pages.last_mut().unwrap().push_str(str::from_utf8(bytes).unwrap());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Target for Book {
+    fn reopen(&mut self) {
+        locked(&self.0).push(String::new());
+    }
+}
+
+/// A line that is lost, or written to a file that is already put away, at each rotation.
+#[test]
+fn a_rotation_loses_no_line_and_leaves_earlier_ones_behind() {
+    let book = Book::default();
+    let (mut writer, logs) = Writer::start(vec![(Box::new(book.clone()), counter())]).unwrap();
+    for page in 0..20 {
+        logs[0].push(format!("{page}\n").as_bytes());
+        writer.reopen();
+        assert!(writer.flush(LIMIT));
+    }
+    assert!(writer.close(LIMIT));
+    let expected: Vec<_> = (0..20).map(|page| format!("{page}\n")).chain([String::new()]).collect();
+    assert_eq!(*locked(&book.0), expected);
 }
 
 /// A frozen disk must cost lines, which are counted, and never a request.
