@@ -12,8 +12,8 @@ pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
-    uploads,
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
+    text, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -199,6 +199,8 @@ pub struct RouteFile {
     pub json: body::JsonConfig,
     /// Caps on the length of texts.
     pub text: text::Config,
+    /// What texts may hold.
+    pub sanitize: Toggle<sanitize::Config>,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.

@@ -17,6 +17,7 @@ use super::leaks::Leaks;
 use super::limits::Limits;
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
+use super::target::TargetFindings;
 use super::uploads::{Upload, Uploads};
 use super::{Fault, Head, Refusal, Verdict};
 use crate::config::file::RouteFile;
@@ -57,8 +58,8 @@ const WAY: &[(&str, &str, &str)] = &[
     ),
     ("body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed"),
     (
-        "json, form, text",
-        "shape, then lengths, in one walk",
+        "json, form, text, sanitize",
+        "shape, lengths, what texts hold, in one walk",
         "before anything is drawn from what others share",
     ),
     (
@@ -201,9 +202,14 @@ impl Guards {
         self.cors.preflight(head)
     }
 
-    /// What the query of a call to an API decides.
-    pub fn check_query(&self, query: &str, api: Api) -> Verdict {
-        self.body.check_query(query, api)
+    /// Everything that the texts of path and query decide.
+    pub fn check_target(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        api: Option<Api>,
+    ) -> Result<TargetFindings, Refusal> {
+        self.body.check_target(path, query, api)
     }
 
     /// Everything that a body decides.

@@ -23,6 +23,7 @@ pub mod origin_list;
 mod reason;
 pub mod sanitize;
 pub mod security_headers;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod text;

@@ -123,6 +123,8 @@ reasons! {
     UploadTypeDenied = "upload_type_denied", UNSUPPORTED_MEDIA_TYPE, Some(SecurityAlert);
     /// A part of an upload, or the number of its parts, is larger than allowed.
     UploadTooLarge = "upload_too_large", PAYLOAD_TOO_LARGE, Some(ValidationError);
+    /// A text holds what a page would run, and may not or can't be made harmless.
+    ThreatDetected = "threat_detected", UNPROCESSABLE_ENTITY, Some(SecurityAlert);
     /// A rate limit was met.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many requests in flight for this subject.

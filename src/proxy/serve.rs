@@ -5,18 +5,18 @@ use std::panic::AssertUnwindSafe;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Uri, Version, response};
+use http::{Method, Uri, Version, response};
 use hyper::body::Body as _;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use tracing::error;
 
 use super::Gate;
-use super::api::Api;
+use super::api::{self, Api};
 use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
-use super::context::Context;
+use super::context::{Context, Target};
 use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
@@ -114,6 +114,7 @@ impl Gate {
         understood?;
         self.head_stage(session, ctx).await?;
         ctx.head_passed = true;
+        self.inspect_target(ctx)?;
         if self.body_stage(session, ctx).await? {
             ctx.carriage = Carriage::Passthrough;
             return Ok(());
@@ -158,9 +159,6 @@ impl Gate {
     async fn body_stage(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<bool, Halt> {
         let Some(routed) = &ctx.routed else { return Ok(true) };
         let (route, api, websocket) = (routed.route.clone(), routed.api, routed.websocket);
-        if let (Some(api), Some(query)) = (api, routed.query()) {
-            route.guards.check_query(query, api)?;
-        }
         if session.is_body_empty() {
             self.admit_body(session, ctx).await?;
             if websocket {
@@ -198,7 +196,7 @@ impl Gate {
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
         let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
-        self.inspect(&body, syntax, ctx)?;
+        let body = self.inspect(body, syntax, ctx)?;
         if !syntax.json && !syntax.form {
             self.look_at_upload(&body, session, ctx)?;
         }
@@ -242,15 +240,33 @@ impl Gate {
         self.exchange(session, ctx, body, sending).await
     }
 
-    /// The body guards: shape and text lengths; and the session that the body names, if the head named none.
-    fn inspect(&self, body: &[u8], syntax: Syntax, ctx: &mut Context) -> Result<(), Halt> {
-        let live = ctx.live.clone();
+    /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.
+    fn inspect_target(&self, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &mut ctx.routed else { return Ok(()) };
-        let found = routed.route.guards.check_body(body, syntax, routed.api, &self.timers)?;
+        // By the path alone: a chat that does not say that it streams is asked by GET all the same.
+        let asked = || api::recognise(&Method::POST, routed.target.path(), true);
+        let query = routed.query();
+        let api = routed.api.or(routed.route.api).or_else(|| query.and_then(|_| asked()));
+        let found = routed.route.guards.check_target(routed.target.path(), query, api)?;
+        if found.path.is_some() || found.query.is_some() {
+            let path = found.path.as_deref().unwrap_or(routed.target.path());
+            routed.target = Target::new(path, found.query.as_deref().or(query));
+        }
+        ctx.seen.extend(found.seen);
+        Ok(())
+    }
+
+    /// The body guards: shape, length and content of texts; and the session that the body names, if the head named none.
+    /// Answers the body as it is to be forwarded.
+    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
+        let live = ctx.live.clone();
+        let Some(routed) = &mut ctx.routed else { return Ok(body) };
+        let found = routed.route.guards.check_body(&body, syntax, routed.api, &self.timers)?;
         if let Some(session) = found.session {
             live.client.session_from_body(&mut routed.client, &session);
         }
-        Ok(())
+        ctx.seen.extend(found.seen);
+        Ok(found.rewritten.map_or(body, Bytes::from))
     }
 
     /// Takes leave to call the upstream, then draws what depends on the body: all granted, or nothing taken.
