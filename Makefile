@@ -51,9 +51,11 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx, ModSecuri
 	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked --profile dist
 
-fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever, 100,000
+fuzz: deps ## JSON against serde_json, multipart against multer, sanitizing against html5ever, forms against the WHATWG
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
+	MULTIPART_CASES=250000 $(CARGO) test --locked --release --lib multipart
 	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
+	PROPTEST_CASES=100000 $(CARGO) test --locked --release --lib -- guard::form guard::body
 
 # The program is not installed here, and systemd looks for it.
 units: UNITS := target/units

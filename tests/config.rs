@@ -33,7 +33,7 @@ fn error(yaml: &str) -> String {
 /// An operator at night needs the line, the key, and what to write instead.
 #[test]
 fn errors_say_where_and_what_to_do() {
-    let cases: [(&str, &[&str]); 17] = [
+    let cases: [(&str, &[&str]); 19] = [
         ("limts: {}", &["test.yaml:3", "limts", "limits"]),
         ("limits: {ai: {windws: [5/min]}}", &["test.yaml:3", "limits.ai", "windws", "windows"]),
         ("caps: {body: {jsn: 1MiB}}", &["test.yaml:3", "caps.body", "jsn", "json"]),
@@ -47,6 +47,11 @@ fn errors_say_where_and_what_to_do() {
         ("connections: {max: many}", &["test.yaml:3", "connections.max"]),
         ("origin: ~", &["test.yaml:3", "origin", "off"]),
         ("origin:", &["test.yaml:3", "origin", "off"]),
+        ("sanitize: {path: {sink: plain}}", &["test.yaml:3", "sanitize.path.sink", "html"]),
+        (
+            "sanitize: {fields: {bio: {sink: rich, action: sanitize}}}",
+            &["test.yaml:3", "sanitize.fields", "`bio`", "start with `/`"],
+        ),
         ("listen: nowhere", &["test.yaml:3", "listen"]),
         ("addresses: {deny: [10.0.0.0/33]}", &["test.yaml:3", "addresses.deny"]),
         ("cors: {allowed_origins: ['app.example']}", &["test.yaml:3", "cors.allowed_origins"]),

@@ -85,7 +85,8 @@ async fn every_metric_is_described_as_it_is() {
     let gate = gate(upstream.address(), "");
     gate.ask(Via::H1, &Ask::chat()).await;
     gate.ask(Via::H1, &Ask::post("/api/chat", "{")).await;
-    gate.access_log("invalid_json").await;
+    gate.ask(Via::H1, &Ask::post("/api/chat", r#"{"message":"<script>"}"#)).await;
+    gate.events("threat_detected").await;
     let text = gate.admin_ask(&Ask::get("/metrics")).await.text();
     let mut real = BTreeMap::new();
     for line in text.lines() {
@@ -114,7 +115,7 @@ async fn every_member_of_every_document_is_described() {
     let gate = gate(upstream.address(), settings);
     let mut answers = Vec::new();
     for target in ["/api/chat?page=1", "/v1/chat/completions", "/v1/messages", "/api/chat"] {
-        answers.push(gate.ask(Via::H1, &telling(Ask::post(target, r#"{"message":"hello"}"#))).await);
+        answers.push(gate.ask(Via::H1, &telling(Ask::post(target, r#"{"message":"<script>"}"#))).await);
     }
     assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 429, 429]);
     answers.push(gate.ask(Via::H1, &telling(Ask::get("/auth/rate-limit-status"))).await);
@@ -206,7 +207,7 @@ fn written_keys() -> BTreeSet<Vec<String>> {
         let text = line.trim_start().trim_start_matches("- ");
         let indent = line.len() - text.len();
         let (word, rest) = text.split_once([':', ' ']).unwrap_or((text, ""));
-        if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+        if word.is_empty() || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_/".contains(&b)) {
             continue;
         }
         if !text[word.len()..].starts_with(':') || !(rest.is_empty() || rest.starts_with(' ')) {

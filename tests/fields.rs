@@ -172,6 +172,8 @@ async fn queries_of_chats_are_held_to_the_same_caps() {
     for via in BOTH {
         for query in [format!("message={}", long()), format!("a=1&Chat%49nput={}", long())] {
             assert_refused(&gate.ask(via, &stream(&query)).await, 422, "text_too_long");
+            let plain = Ask::get(format!("/chat/stream?{query}"));
+            assert_refused(&gate.ask(via, &plain).await, 422, "text_too_long");
             let post = Ask::post(format!("/api/chat?{query}"), "{}");
             assert_refused(&gate.ask(via, &post).await, 422, "text_too_long");
         }

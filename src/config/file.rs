@@ -12,7 +12,8 @@ pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, security_headers, text,
+    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
+    text, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -192,10 +193,14 @@ pub struct RouteFile {
     pub leaks: Toggle<leaks::Config>,
     /// Caps on heads and bodies.
     pub caps: caps::Config,
+    /// Files that are sent.
+    pub uploads: Toggle<uploads::Config>,
     /// Caps on the shape of JSON and forms.
     pub json: body::JsonConfig,
     /// Caps on the length of texts.
     pub text: text::Config,
+    /// What texts may hold.
+    pub sanitize: Toggle<sanitize::Config>,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.

@@ -111,8 +111,13 @@ impl RouteBuilder<'_> {
         let fault = |(key, message): (String, String)| self.fault(&key, message);
         let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
         let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
-        let body = BodyGuard::build(&file.json, &file.text, &self.file.client.session_fields)
-            .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        let body = BodyGuard::build(
+            &file.json,
+            &file.text,
+            file.sanitize.as_option(),
+            &self.file.client.session_fields,
+        )
+        .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         // A limit that a route repeats is its own; one that it inherits is shared by all.
         let owner = |limit: &str| self.entry.overrides.at(&["limits", limit]).map(|_| name);
         let parts = GuardParts { file, body, forwarding, loopback: self.loopback };

@@ -1,5 +1,5 @@
-//! The guard of bodies and queries: the shape of JSON and forms (V1), the length of their texts (V2), each in one walk;
-//! and the session that they name.
+//! The guard of bodies: the shape of JSON and forms (V1), the length of their texts (V2), what these hold (V3), all in one
+//! walk; and the session that they name.
 
 use std::cell::RefCell;
 
@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::form::{self, Strictness};
 use super::json::{self, Caps, Value};
+use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Sink, Target, Texts};
 use super::text::{self, TextFields};
 use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::Api;
@@ -32,8 +33,10 @@ pub struct Syntax {
 
 /// The guard, as run.
 pub struct BodyGuard {
-    caps: Caps,
-    fields: TextFields,
+    pub(super) caps: Caps,
+    pub(super) fields: TextFields,
+    pub(super) sanitizer: Sanitizer,
+    pub(super) path: Option<Target>,
 }
 
 /// What the walk brought to light.
@@ -41,94 +44,182 @@ pub struct BodyGuard {
 pub struct Findings {
     /// Session id named in the body.
     pub session: Option<String>,
+    /// The body as it is to be forwarded, if it was changed.
+    pub rewritten: Option<Vec<u8>>,
+    /// What was found in its texts.
+    pub seen: Sightings,
 }
 
-thread_local! {
-    static SCRATCH: RefCell<(json::Scratch, form::Scratch)> = RefCell::default();
+/// Working memory of the walks.
+#[derive(Default)]
+struct Scratch {
+    json: json::Scratch,
+    form: form::Scratch,
+    parts: Parts,
+    decoded: String,
 }
+
+/// What a huge text made it grow to is given back down to this many bytes.
+const KEPT: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What one walk brought to light.
+pub(super) struct Walked {
+    session: Option<String>,
+    pub(super) outcome: Outcome,
+}
+
+/// What a form is called towards the caller.
+const FORM: &str = "form";
 
 impl BodyGuard {
     /// Compiles the field rules. The error names the key that holds the bad path.
-    pub fn build(json: &JsonConfig, text: &text::Config, session_fields: &[String]) -> Result<Self, Fault> {
+    pub fn build(
+        json: &JsonConfig,
+        text: &text::Config,
+        sanitize: Option<&sanitize::Config>,
+        session_fields: &[String],
+    ) -> Result<Self, Fault> {
         let mut caps = [("json.depth", json.depth), ("json.members", json.members)].into_iter();
         if let Some((key, _)) = caps.find(|(_, cap)| *cap == 0) {
             return Err(Fault::new(key, "must be more than 0"));
         }
-        let caps = Caps { depth: json.depth, members: json.members };
-        Ok(Self { caps, fields: TextFields::build(text, session_fields)? })
+        // The others take text out, and a slash with it: the app would be asked for another path.
+        if sanitize.is_some_and(|config| !matches!(config.path.sink, Sink::Html | Sink::Model)) {
+            return Err(Fault::new("sanitize.path.sink", "must be html or model"));
+        }
+        Ok(Self {
+            caps: Caps { depth: json.depth, members: json.members },
+            fields: TextFields::build(text, sanitize, session_fields)?,
+            sanitizer: Sanitizer::default(),
+            path: sanitize.map(|config| config.path),
+        })
     }
 
     /// Walks `body` once for each syntax that it has.
     pub fn check(&self, body: &[u8], syntax: Syntax, api: Option<Api>) -> Result<Findings, Refusal> {
         let mut findings = Findings::default();
         if syntax.json {
-            findings.session = self.check_json(body, api)?;
+            let walked = self.check_json(body, api)?;
+            findings.session = walked.session;
+            findings.take(body, walked.outcome)?;
         }
         if syntax.form {
             // What is JSON as well is held to JSON's grammar; prose in it may have a bare `%`.
             let strictness = if syntax.json { Strictness::Lenient } else { Strictness::Strict };
-            let session = self.check_pairs(body, strictness, "form", api)?;
-            findings.session = findings.session.or(session);
+            let walked = self.check_pairs(body, strictness, FORM, api)?;
+            findings.session = findings.session.or(walked.session);
+            findings.seen.extend(walked.outcome.seen);
+            findings.take(body, Outcome { seen: Sightings::default(), ..walked.outcome })?;
         }
         Ok(findings)
     }
 
-    /// Holds the parameters of a call to an API to the caps of its fields.
-    pub fn check_query(&self, query: &str, api: Api) -> Verdict {
-        self.check_pairs(query.as_bytes(), Strictness::Lenient, "query", Some(api)).map(|_| ())
-    }
-
-    fn check_json(&self, body: &[u8], api: Option<Api>) -> Result<Option<String>, Refusal> {
+    fn check_json(&self, body: &[u8], api: Option<Api>) -> Result<Walked, Refusal> {
         let set = self.fields.of(api);
         let mut reading = set.reading();
-        let mut visit = |found: json::Found<'_>| {
-            if let Value::Text(text) = found.value {
-                let decoded = || text.decode().into_owned();
-                reading.note(found.tag, text.raw().len(), || text.chars(), decoded);
-            }
-        };
-        let walked = SCRATCH
-            .with_borrow_mut(|(scratch, _)| json::scan(body, &self.caps, set.rules(), scratch, &mut visit));
-        let told = |fault: json::Fault| {
-            let setting = match fault.kind {
-                json::FaultKind::TooDeep { .. } => "json.depth",
-                json::FaultKind::TooManyMembers { .. } => "json.members",
-                _ => "",
+        SCRATCH.with_borrow_mut(|Scratch { json, parts, decoded, .. }| {
+            let mut texts = Texts::of(&self.sanitizer, Carrier::Json, body, parts);
+            let mut looked_at = None;
+            let mut visit = |found: json::Found<'_>| {
+                let Value::Text(text) = found.value else { return };
+                reading.note(found.tag, text.raw().len(), || text.chars(), || text.decode().into_owned());
+                // Several rules may name one string: the first that has a target decides.
+                let Some(target) = reading.target(found.tag).filter(|_| looked_at != Some(found.span.start))
+                else {
+                    return;
+                };
+                looked_at = Some(found.span.start);
+                if text.has_escapes() {
+                    decoded.clear();
+                    text.decode_into(decoded);
+                    texts.add(target, found.part_of, found.span, decoded);
+                } else {
+                    texts.add(target, found.part_of, found.span, text.raw());
+                }
             };
-            Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
-        };
-        walked.map_err(told)?;
-        reading.conclude()
+            json::scan(body, &self.caps, set.rules(), json, &mut visit).map_err(|fault| {
+                let setting = match fault.kind {
+                    json::FaultKind::TooDeep { .. } => "json.depth",
+                    json::FaultKind::TooManyMembers { .. } => "json.members",
+                    _ => "",
+                };
+                Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
+            })?;
+            let session = reading.conclude()?;
+            let outcome = texts.finish();
+            decoded.shrink_to(KEPT);
+            Ok(Walked { session, outcome })
+        })
     }
 
-    fn check_pairs(
+    pub(super) fn check_pairs(
         &self,
         pairs: &[u8],
         strictness: Strictness,
         what: &'static str,
         api: Option<Api>,
-    ) -> Result<Option<String>, Refusal> {
+    ) -> Result<Walked, Refusal> {
         let set = self.fields.of(api);
         let mut reading = set.reading();
-        let mut visit = |found: form::Found<'_>| {
-            let text = found.text;
-            reading.note(found.tag, text.len(), || text.chars().count(), || text.to_owned());
-        };
-        let walked = SCRATCH.with_borrow_mut(|(_, scratch)| {
-            form::scan(pairs, strictness, &self.caps, set.rules(), scratch, &mut visit)
-        });
-        let told = |fault: form::Fault| {
-            let setting = match fault.kind {
-                form::FaultKind::TooDeep { .. } => "json.depth",
-                form::FaultKind::TooManyFields { .. } => "json.members",
-                _ => "",
+        SCRATCH.with_borrow_mut(|Scratch { form, parts, .. }| {
+            let mut texts = Texts::of(&self.sanitizer, Carrier::Percent, pairs, parts);
+            let mut looked_at = None;
+            let mut visit = |found: form::Found<'_>| {
+                let text = found.text;
+                reading.note(found.tag, text.len(), || text.chars().count(), || text.to_owned());
+                let Some(target) = reading.target(found.tag).filter(|_| looked_at != Some(found.span.start))
+                else {
+                    return;
+                };
+                looked_at = Some(found.span.start);
+                texts.add(target, found.listed.then_some(usize::from(found.tag)), found.span, text);
             };
-            Refusal::new(Reason::InvalidForm, fault.told(what), setting)
-        };
-        walked.map_err(told)?;
-        reading.conclude()
+            form::scan(pairs, strictness, &self.caps, set.rules(), form, &mut visit).map_err(|fault| {
+                let setting = match fault.kind {
+                    form::FaultKind::TooDeep { .. } => "json.depth",
+                    form::FaultKind::TooManyFields { .. } => "json.members",
+                    _ => "",
+                };
+                Refusal::new(Reason::InvalidForm, fault.told(what), setting)
+            })?;
+            let session = reading.conclude()?;
+            Ok(Walked { session, outcome: texts.finish() })
+        })
     }
 }
+
+impl Findings {
+    /// Applies what a walk over `body` asks for. A body that is two things can be rewritten as one of them only.
+    fn take(&mut self, body: &[u8], outcome: Outcome) -> Verdict {
+        let splices = outcome.splices;
+        let twice = self.rewritten.is_some() && !splices.is_empty();
+        self.seen.extend(outcome.seen);
+        if outcome.refused || twice {
+            return Err(threat("body", &self.seen));
+        }
+        if !splices.is_empty() {
+            self.rewritten = json::splice(body, &splices);
+            if self.rewritten.is_none() {
+                return Err(threat("body", &self.seen));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The refusal of what can't or may not be made harmless.
+pub(super) fn threat(what: &str, seen: &Sightings) -> Refusal {
+    let kinds = seen.iter().flat_map(|(_, found)| found.names()).collect::<Vec<_>>().join(", ");
+    let detail = format!("A text of the {what} holds what a page would run or what nobody sees: {kinds}.");
+    Refusal::new(Reason::ThreatDetected, detail, "sanitize")
+}
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -152,7 +243,8 @@ mod tests {
             model: KindConfig { max: 10, fields: list(&["/messages", "/system"]) },
             speech: KindConfig { max: 3, fields: list(&["/input"]) },
         };
-        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, &["/sessionId".into()]).expect("guard")
+        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, &["/sessionId".into()])
+            .expect("guard")
     }
 
     fn refused(body: &str, syntax: Syntax, api: Option<Api>) -> Option<Reason> {
@@ -225,15 +317,6 @@ mod tests {
         assert_eq!(refused(r#"{"x":"&message=123456"}"#, JSON, None), None);
     }
 
-    /// A chat that streams by GET takes its message from the query.
-    #[test]
-    fn queries_have_the_same_caps() {
-        let reason = |query| guard().check_query(query, Api::Chat).err().map(|r| r.reason);
-        assert_eq!(reason("message=12345&q=%"), None);
-        assert_eq!(reason("message=123456"), Some(Reason::TextTooLong));
-        assert_eq!(reason("message=1&message=2"), Some(Reason::InvalidForm));
-    }
-
     /// A path that can't be compiled is the operator's typing error, told at start.
     #[test]
     fn bad_paths_are_named() {
@@ -242,7 +325,7 @@ mod tests {
             let chat = ChatConfig { max: 1, fields: list(chat), on_chats: list(on_chats) };
             let text = text::Config { chat, model: kind.clone(), speech: kind };
             let error =
-                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, &[]).err().expect("bad");
+                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, None, &[]).err().expect("bad");
             assert!(error.message.contains("message"), "{error}");
             error.key
         };

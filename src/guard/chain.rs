@@ -1,5 +1,6 @@
 //! The order of the guards, with the reason for each place; and the one spot that measures them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use super::leaks::Leaks;
 use super::limits::Limits;
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
+use super::target::TargetFindings;
+use super::uploads::{Upload, Uploads};
 use super::{Fault, Head, Refusal, Verdict};
 use crate::config::file::RouteFile;
 use crate::observe::metrics::Metrics;
@@ -55,9 +58,14 @@ const WAY: &[(&str, &str, &str)] = &[
     ),
     ("body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed"),
     (
-        "json, form, text",
-        "shape, then lengths, in one walk",
+        "json, form, text, sanitize",
+        "shape, lengths, what texts hold, in one walk",
         "before anything is drawn from what others share",
+    ),
+    (
+        "uploads",
+        "form of multipart bodies, names, types and sizes of files",
+        "where there is no JSON: 64 KiB before the upstream hears of it, the rest as it streams",
     ),
     (
         "breaker",
@@ -100,6 +108,7 @@ pub struct Guards {
     origin: Option<OriginGuard>,
     cors: Cors,
     body: BodyGuard,
+    uploads: Option<Arc<Uploads>>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,
     /// Caps on heads and bodies.
@@ -166,6 +175,7 @@ impl Guards {
             caps: Caps::build(&file.caps)?,
             origin,
             headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
+            uploads: file.uploads.as_option().map(Uploads::build).transpose()?.map(Arc::new),
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
@@ -192,9 +202,14 @@ impl Guards {
         self.cors.preflight(head)
     }
 
-    /// What the query of a call to an API decides.
-    pub fn check_query(&self, query: &str, api: Api) -> Verdict {
-        self.body.check_query(query, api)
+    /// Everything that the texts of path and query decide.
+    pub fn check_target(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        api: Option<Api>,
+    ) -> Result<TargetFindings, Refusal> {
+        self.body.check_target(path, query, api)
     }
 
     /// Everything that a body decides.
@@ -206,6 +221,11 @@ impl Guards {
         timers: &Timers,
     ) -> Result<Findings, Refusal> {
         timed(timers.sampled(), &timers.body, || self.body.check(body, syntax, api))
+    }
+
+    /// What is to look at a body which is no JSON, if anything is.
+    pub fn begin_upload(&self, head: &Head<'_>) -> Result<Option<Upload>, Refusal> {
+        self.uploads.as_ref().map(|uploads| uploads.begin(head)).transpose()
     }
 
     /// The response guards.

@@ -23,9 +23,11 @@ pub mod origin_list;
 mod reason;
 pub mod sanitize;
 pub mod security_headers;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod uploads;
 
 pub use chain::{GuardParts, Guards};
 pub use fault::Fault;

@@ -1,9 +1,10 @@
-//! How long a text may be (V2), and which fields hold one on which kind of call.
+//! How long a text may be (V2), which fields hold one on which kind of call, and where its text ends up (V3).
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::json::{FieldRules, PatternError, Rule};
+use super::sanitize::{self, Target};
 use super::{Fault, Reason, Refusal};
 use crate::proxy::api::{Api, TextKind};
 
@@ -44,8 +45,10 @@ pub struct KindConfig {
 
 /// Fields by the kind of call, as run.
 pub struct TextFields {
-    common: FieldSet,
+    unknown: FieldSet,
     chat: FieldSet,
+    webhook: FieldSet,
+    model: FieldSet,
     speech: FieldSet,
 }
 
@@ -59,6 +62,7 @@ struct TextRule {
     pattern: Box<str>,
     max: u64,
     setting: &'static str,
+    target: Option<Target>,
 }
 
 /// Tags from here on mark session fields; below, they index the texts.
@@ -71,30 +75,56 @@ impl TextFields {
     ///
     /// # Errors
     /// Names the key that holds a cap of 0 or a bad path.
-    pub fn build(config: &Config, session_fields: &[String]) -> Result<Self, Fault> {
+    pub fn build(
+        config: &Config,
+        sanitize: Option<&sanitize::Config>,
+        session_fields: &[String],
+    ) -> Result<Self, Fault> {
         let Config { chat, model, speech } = config;
         let caps =
             [("text.chat.max", chat.max), ("text.model.max", model.max), ("text.speech.max", speech.max)];
         if let Some((key, _)) = caps.into_iter().find(|(_, cap)| *cap == 0) {
             return Err(Fault::new(key, "must be more than 0"));
         }
-        let typed = List { setting: "text.chat", key: "fields", max: chat.max, fields: &chat.fields };
-        let on_chats = List { key: "on_chats", fields: &chat.on_chats, ..typed };
-        let sent = List { setting: "text.model", key: "fields", max: model.max, fields: &model.fields };
-        let spoken = List { setting: "text.speech", key: "fields", max: speech.max, fields: &speech.fields };
+        let list = |setting, key, max, fields| List { setting, key, max, fields, target: None };
+        let typed = list("text.chat", "fields", chat.max, &*chat.fields);
+        let on_chats = list("text.chat", "on_chats", chat.max, &chat.on_chats);
+        let sent = list("text.model", "fields", model.max, &model.fields);
+        let spoken = list("text.speech", "fields", speech.max, &speech.fields);
+        // In front, so that their own sink counts where another list names them, too.
+        let own: Vec<(Vec<String>, Target)> = sanitize.map_or_else(Vec::new, |config| {
+            config.fields.iter().map(|(field, target)| (vec![field.to_owned()], *target)).collect()
+        });
+        let own: Vec<_> = own
+            .iter()
+            .map(|(field, target)| List {
+                target: Some(*target),
+                ..list("sanitize", "fields", u64::MAX, field)
+            })
+            .collect();
+        let set = |lists: &[(List<'_>, Option<Target>)]| {
+            let lists = lists.iter().map(|(list, target)| List { target: *target, ..*list });
+            FieldSet::build(&own.iter().copied().chain(lists).collect::<Vec<_>>(), session_fields)
+        };
+        let to_chat = sanitize.map(|config| config.chat);
+        let to_model = sanitize.map(|config| config.model);
         Ok(Self {
-            common: FieldSet::build(&[typed, sent], session_fields)?,
-            chat: FieldSet::build(&[typed, on_chats, sent], session_fields)?,
-            speech: FieldSet::build(&[spoken], session_fields)?,
+            unknown: set(&[(typed, to_chat), (sent, to_model)])?,
+            chat: set(&[(typed, to_chat), (on_chats, to_chat), (sent, to_chat)])?,
+            webhook: set(&[(typed, to_chat), (sent, to_chat)])?,
+            model: set(&[(typed, to_model), (sent, to_model)])?,
+            speech: set(&[(spoken, sanitize.map(|config| config.speech))])?,
         })
     }
 
     /// The fields of a call to `api`, or to no API that is known.
     pub fn of(&self, api: Option<Api>) -> &FieldSet {
-        match api {
-            Some(Api::Chat) => &self.chat,
-            Some(api) if api.text_kind() == TextKind::Speech => &self.speech,
-            _ => &self.common,
+        match (api, api.map(Api::text_kind)) {
+            (_, None) => &self.unknown,
+            (Some(Api::Webhook), _) => &self.webhook,
+            (_, Some(TextKind::Chat)) => &self.chat,
+            (_, Some(TextKind::Model)) => &self.model,
+            (_, Some(TextKind::Speech)) => &self.speech,
         }
     }
 }
@@ -106,6 +136,7 @@ struct List<'c> {
     key: &'static str,
     max: u64,
     fields: &'c [String],
+    target: Option<Target>,
 }
 
 impl FieldSet {
@@ -122,6 +153,7 @@ impl FieldSet {
                     pattern: pattern.as_str().into(),
                     max: list.max,
                     setting: list.setting,
+                    target: list.target,
                 });
             }
         }
@@ -177,9 +209,14 @@ impl Reading<'_> {
         }
     }
 
+    /// Where the text of a field ends up, if it is to be looked at.
+    pub fn target(&self, tag: u16) -> Option<Target> {
+        self.set.texts.get(usize::from(tag))?.target
+    }
+
     /// The session id that was named, if no text was too long.
     pub fn conclude(self) -> Result<Option<String>, Refusal> {
-        let Some(TextRule { pattern, max, setting }) = self.too_long else { return Ok(self.session) };
+        let Some(TextRule { pattern, max, setting, .. }) = self.too_long else { return Ok(self.session) };
         let place = if pattern.is_empty() { "the top" } else { pattern };
         let detail = format!("The text at {place} is longer than {max} characters.");
         Err(Refusal::new(Reason::TextTooLong, detail, *setting))

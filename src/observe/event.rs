@@ -24,6 +24,8 @@ pub struct SecurityEvent<'a> {
     pub reason: Reason,
     /// One sentence.
     pub detail: &'a str,
+    /// What became of it, where the request was served all the same.
+    pub action: Option<&'static str>,
     /// The client's address.
     pub client_address: IpAddr,
     /// Digest of the user.
@@ -80,6 +82,7 @@ impl<'a> SecurityEvent<'a> {
             at,
             reason,
             detail,
+            action: None,
             client_address,
             user: None,
             session: None,
@@ -97,10 +100,16 @@ impl<'a> SecurityEvent<'a> {
     pub(super) fn of(record: &Record<'a>) -> Option<Self> {
         let refusal = record.refusal?;
         refusal.reason.event()?;
-        Some(Self {
+        Some(Self::about(record, refusal.reason, &refusal.detail))
+    }
+
+    /// An event of a recorded request.
+    pub(super) fn about(record: &Record<'a>, reason: Reason, detail: &'a str) -> Self {
+        Self {
             at: record.at,
-            reason: refusal.reason,
-            detail: &refusal.detail,
+            reason,
+            detail,
+            action: None,
             client_address: record.client_address,
             user: record.user,
             session: record.session,
@@ -111,7 +120,7 @@ impl<'a> SecurityEvent<'a> {
             method: Some(record.method.as_str()),
             path: Some(record.path),
             host: Some(record.host),
-        })
+        }
     }
 
     pub(super) fn write(&self, event: &'static str, out: &mut Vec<u8>) {
@@ -119,6 +128,7 @@ impl<'a> SecurityEvent<'a> {
         line.text("event", event);
         line.text("reason", self.reason.code());
         line.text("detail", shortened(&redact(self.detail), FIELD_BYTES));
+        line.maybe("action", self.action);
         line.address("client_address", self.client_address);
         for (key, subject) in [("user", self.user), ("session", self.session), ("device", self.device)] {
             if let Some(subject) = subject {

@@ -49,6 +49,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     refusals: IntCounterVec,
+    sanitized: IntCounterVec,
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     guard_seconds: HistogramVec,
@@ -141,6 +142,11 @@ impl Metrics {
                 "refusals_total",
                 "Requests that were refused or failed, by reason.",
                 &RouteSeries::REFUSAL_LABELS,
+            )?,
+            sanitized: families.counters(
+                "sanitized_total",
+                "Requests with texts that held what their sink may not get, by what it was.",
+                &RouteSeries::SANITIZED_LABELS,
             )?,
             request_seconds: families.histogram(
                 "request_duration_seconds",
@@ -236,7 +242,14 @@ impl Metrics {
 
     /// The series of a route; the same counters for the same name.
     pub fn route(&self, name: &str) -> RouteSeries {
-        RouteSeries::new(name, &self.requests, &self.refusals, &self.request_seconds, &self.fallbacks)
+        RouteSeries::new(
+            name,
+            &self.requests,
+            &self.refusals,
+            &self.sanitized,
+            &self.request_seconds,
+            &self.fallbacks,
+        )
     }
 
     /// The series of an upstream; the same counters for the same name.

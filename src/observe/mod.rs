@@ -46,7 +46,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 
-use crate::guard::{Event, Refusal, Traffic};
+use crate::guard::sanitize::{Kinds, Sightings, Sink, Target};
+use crate::guard::{Event, Reason, Refusal, Traffic};
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
@@ -100,6 +101,8 @@ pub struct Record<'a> {
     pub carriage: Carriage,
     /// Why it was refused or failed.
     pub refusal: Option<&'a Refusal>,
+    /// What was found in its texts.
+    pub seen: Option<&'a Sightings>,
     /// The request's id, made here or passed.
     pub request_id: &'a str,
     /// `User-Agent` as received.
@@ -264,6 +267,22 @@ impl Observer {
         }
         if let Some(event) = SecurityEvent::of(record) {
             self.event(&event);
+        }
+        if let Some(seen) = record.seen {
+            seen.iter().for_each(|(target, found)| route.sanitized(target.sink, found));
+            self.tell_of(seen, record);
+        }
+    }
+
+    /// Tells of texts that were changed or observed. A refusal was told as such; what goes to models is counted only, since
+    /// code is their daily bread.
+    fn tell_of(&self, seen: &Sightings, record: &Record<'_>) {
+        let told = |(target, _): &(Target, Kinds)| target.sink != Sink::Model && record.refusal.is_none();
+        for (target, found) in seen.iter().filter(told) {
+            let kinds = found.names().collect::<Vec<_>>().join(", ");
+            let detail = format!("A text held what a page would run or what nobody sees: {kinds}.");
+            let event = SecurityEvent::about(record, Reason::ThreatDetected, &detail);
+            self.event(&SecurityEvent { action: Some(target.action.done()), ..event });
         }
     }
 

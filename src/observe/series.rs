@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use crate::guard::sanitize::{Kind, Kinds, Sink};
 use crate::guard::{Reason, Traffic};
 use crate::upstream::breaker::State;
 
@@ -21,6 +22,7 @@ pub struct RouteSeries {
     name: Arc<str>,
     requests: Lazily,
     refusals: Lazily,
+    sanitized: Lazily,
     seconds: Histogram,
     fallbacks: [IntCounter; Fallback::ALL.len()],
 }
@@ -78,6 +80,8 @@ impl RouteSeries {
     pub(super) const REQUEST_LABELS: [&'static str; 4] = ["route", "traffic", "status_class", "method"];
     /// Labels of the refusals family, the route first.
     pub(super) const REFUSAL_LABELS: [&'static str; 2] = ["route", "reason"];
+    /// Labels of the family of sanitized texts, the route first.
+    pub(super) const SANITIZED_LABELS: [&'static str; 3] = ["route", "sink", "kind"];
     /// Labels of the fallbacks family, the route first.
     pub(super) const FALLBACK_LABELS: [&'static str; 2] = ["route", "by"];
 
@@ -85,6 +89,7 @@ impl RouteSeries {
         name: &str,
         requests: &IntCounterVec,
         refusals: &IntCounterVec,
+        sanitized: &IntCounterVec,
         seconds: &HistogramVec,
         fallbacks: &IntCounterVec,
     ) -> Self {
@@ -92,6 +97,7 @@ impl RouteSeries {
             name: name.into(),
             requests: Lazily::new(requests, TRAFFIC.len() * CLASSES.len() * METHODS.len()),
             refusals: Lazily::new(refusals, Reason::ALL.len()),
+            sanitized: Lazily::new(sanitized, Sink::ALL.len() * Kind::ALL.len()),
             seconds: seconds.with_label_values(&[name]),
             fallbacks: Fallback::ALL.map(|by| fallbacks.with_label_values(&[name, by])),
         }
@@ -128,6 +134,13 @@ impl RouteSeries {
 
     pub(super) fn refusal(&self, reason: Reason) {
         self.refusals.inc(reason as usize, || [reason.code()], &self.name);
+    }
+
+    pub(super) fn sanitized(&self, sink: Sink, found: Kinds) {
+        for kind in found.iter() {
+            let cell = sink as usize * Kind::ALL.len() + kind as usize;
+            self.sanitized.inc(cell, || [sink.name(), kind.name()], &self.name);
+        }
     }
 
     pub(super) fn fallback(&self, by: Fallback) {

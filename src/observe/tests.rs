@@ -95,6 +95,7 @@ fn record<'a>() -> Record<'a> {
         traffic: Traffic::Ai,
         carriage: Carriage::Exchange,
         refusal: None,
+        seen: None,
         request_id: "0123456789abcdef0123456789abcdef",
         user_agent: Some(b"curl/8.5.0"),
         referer: None,

@@ -12,6 +12,7 @@ use super::live::Live;
 use super::route::Route;
 use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
+use crate::guard::sanitize::Sightings;
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::{Carriage, Fallback};
 use crate::server::InFlight;
@@ -105,8 +106,8 @@ pub struct Context {
     pub carriage: Carriage,
     /// Why it was refused or failed, once it was.
     pub refusal: Option<Refusal>,
-    /// Body bytes received so far, in passthrough.
-    pub received: u64,
+    /// What was found in its texts.
+    pub seen: Sightings,
     /// From the call to the upstream's head.
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.

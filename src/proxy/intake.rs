@@ -16,6 +16,7 @@ use super::context::{Context, Routed, Target};
 use super::path::{NormalPath, clean_query, split_target};
 use super::respond::DRAIN_TIME;
 use super::route::Route;
+use crate::guard::sanitize::Sightings;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::observe::Carriage;
 use crate::observe::line::lossy;
@@ -36,7 +37,7 @@ impl Gate {
             head_passed: false,
             carriage: Carriage::Gate,
             refusal: None,
-            received: 0,
+            seen: Sightings::default(),
             upstream_first_byte: None,
             upstream_called: None,
             rotation: None,

@@ -17,6 +17,18 @@ pub(super) fn decode<'t>(raw: &'t [u8], buffer: &'t mut Vec<u8>) -> &'t [u8] {
     buffer
 }
 
+/// The text of a percent-encoded path, in which `+` is itself; `None` if it is not UTF-8.
+pub fn percent_decoded(path: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octet = escaped(rest);
+        octets.push(octet.unwrap_or(byte));
+        rest = if octet.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8(octets).ok()
+}
+
 /// Where the first `%` without two hexadecimal digits stands.
 pub(super) fn broken_escape(raw: &[u8]) -> Option<usize> {
     let mut at = 0;

@@ -64,6 +64,7 @@ proptest! {
                 prop_assert!(messages.iter().all(|message| found.contains(&(0, (*message).to_owned()))), "{found:?}");
             }
             Err(FaultKind::Duplicate) => prop_assert!(pairs.len() > 1),
+            Err(FaultKind::NotUtf8) => prop_assert!(form.contains(&0xff) || form.windows(3).any(|o| o == b"%ff")),
             Err(FaultKind::Nul) => prop_assert!(form.windows(3).any(|octets| octets == b"%00")),
             Err(FaultKind::Semicolon) => prop_assert!(form.contains(&b';')),
             Err(kind) => prop_assert!(false, "{kind:?}"),

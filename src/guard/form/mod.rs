@@ -18,6 +18,8 @@ use smallvec::SmallVec;
 
 pub use fault::{Fault, FaultKind};
 
+pub use decode::percent_decoded;
+
 use self::decode::{broken_escape, decode};
 use self::keys::{places, spell_as_php};
 use super::json::{Caps, FieldRules, Names, fold};
@@ -40,6 +42,8 @@ pub struct Found<'t> {
     pub text: &'t str,
     /// Where the value stands, encoded.
     pub span: Range<usize>,
+    /// Whether it is one of several, as brackets in its name say.
+    pub listed: bool,
 }
 
 /// Working memory of a scan; keep one for each thread.
@@ -130,10 +134,11 @@ impl Walk<'_, '_> {
             }
         }
         let span = end - value.len()..end;
-        let text = text(decode(value, &mut self.scratch.octets), self.strictness);
-        let text = text.ok_or(FaultKind::NotUtf8.at(span.start))?;
+        let listed = self.scratch.php.contains('[');
+        let octets = decode(value, &mut self.scratch.octets);
+        let text = str::from_utf8(octets).map_err(|_| FaultKind::NotUtf8.at(span.start))?;
         for tag in tags {
-            visit(Found { tag, text: &text, span: span.clone() });
+            visit(Found { tag, text, span: span.clone(), listed });
         }
         Ok(())
     }
@@ -141,7 +146,12 @@ impl Walk<'_, '_> {
     /// The rules that want the field whose name is encoded as `name`; leaves its spelling in PHP behind.
     fn wanting(&mut self, name: &[u8], at: usize) -> Result<Tags, Fault> {
         let Scratch { php, octets, .. } = &mut *self.scratch;
-        let name = text(decode(name, octets), self.strictness).ok_or(FaultKind::NotUtf8.at(at))?;
+        let name = decode(name, octets);
+        let name = match str::from_utf8(name) {
+            Ok(name) => Cow::Borrowed(name),
+            Err(_) if self.strictness == Strictness::Lenient => String::from_utf8_lossy(name),
+            Err(_) => return Err(FaultKind::NotUtf8.at(at)),
+        };
         let name = name.trim_start_matches(' ');
         if name.contains('\0') {
             return Err(FaultKind::Nul.at(at));
@@ -163,15 +173,6 @@ impl Walk<'_, '_> {
 fn split<'p>(pair: &'p [u8], delimiters: &[u8]) -> (&'p [u8], &'p [u8]) {
     let at = pair.iter().position(|b| delimiters.contains(b));
     at.map_or((pair, &[]), |at| (&pair[..at], &pair[at + 1..]))
-}
-
-/// Octets as text; what is not UTF-8 is replaced, or makes `None` where strictness is wanted.
-fn text(octets: &[u8], strictness: Strictness) -> Option<Cow<'_, str>> {
-    match str::from_utf8(octets) {
-        Ok(text) => Some(Cow::Borrowed(text)),
-        Err(_) if strictness == Strictness::Lenient => Some(String::from_utf8_lossy(octets)),
-        Err(_) => None,
-    }
 }
 
 #[cfg(test)]
@@ -252,7 +253,6 @@ mod tests {
         for (form, kind) in [
             (&b"other=100%"[..], FaultKind::BrokenEscape),
             (b"mess%6=x", FaultKind::BrokenEscape),
-            (b"message=%ff", FaultKind::NotUtf8),
             (b"\xff=x", FaultKind::NotUtf8),
         ] {
             assert_eq!(read(Strictness::Strict, form), Err(kind), "{}", form.escape_ascii());
@@ -260,9 +260,9 @@ mod tests {
         }
         for strictness in [Strictness::Strict, Strictness::Lenient] {
             assert_eq!(read(strictness, b"message%00=x"), Err(FaultKind::Nul), "PHP ends the name there");
+            assert_eq!(read(strictness, b"message=%ff"), Err(FaultKind::NotUtf8), "a charset is a guess");
         }
         assert_eq!(read(Strictness::Lenient, b"message=100%&x=%"), pairs(&[(0, "100%")]));
-        assert_eq!(read(Strictness::Lenient, b"message=%ff"), pairs(&[(0, "\u{fffd}")]));
         assert_eq!(strict("other=%ff"), pairs(&[]), "what no rule names may be in any charset");
     }
 

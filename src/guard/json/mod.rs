@@ -23,6 +23,7 @@ pub(super) use fold::fold;
 pub(super) use names::Names;
 pub use scan::{Scratch, scan};
 pub use text::{RawStr, escape_into, splice};
+pub(super) use token::escape;
 
 /// How large a shape may be, whatever its size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Found<'b> {
     pub value: Value<'b>,
     /// Where, in bytes of the body: a string's content without its quotes, or the whole token.
     pub span: Range<usize>,
+    /// Where the array begins that a string is part of, if it is: an element, or the `text` of an element.
+    pub part_of: Option<usize>,
 }
 
 /// A scalar as it is written in the body.

@@ -19,8 +19,8 @@ pub struct Scratch {
 enum Frame {
     /// `names` is the height of the stack of names at which the object opened.
     Object { node: NodeId, names: usize },
-    /// `index` is that of the element being read.
-    Array { node: NodeId, index: u32 },
+    /// `index` is that of the element being read; the array begins at `start`.
+    Array { node: NodeId, index: u32, start: usize },
 }
 
 /// Walks `body` once, checks it whole and hands each field that `rules` name to `visit`, in the order of the body.
@@ -41,7 +41,7 @@ pub fn scan<'b>(
     // At the start, so that a scan that a panic in `visit` cut short leaves nothing behind.
     scratch.frames.clear();
     scratch.names.reset();
-    let outcome = Walk { text, body, at: 0, members: 0, caps, rules, scratch, visit }.run();
+    let outcome = Walk { text, body, at: 0, members: 0, in_text: false, caps, rules, scratch, visit }.run();
     scratch.frames.shrink_to(64);
     scratch.names.reset();
     outcome
@@ -53,6 +53,8 @@ struct Walk<'b, 'w, V> {
     body: &'b [u8],
     at: usize,
     members: u32,
+    /// Whether the member read last is named `text`.
+    in_text: bool,
     caps: &'w Caps,
     rules: &'w FieldRules,
     scratch: &'w mut Scratch,
@@ -87,7 +89,8 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
                 let span = start + 1..end;
                 for tag in self.rules.wanting_string(node) {
                     let value = Value::Text(RawStr::new(&self.text[span.clone()], escaped));
-                    (self.visit)(Found { tag, value, span: span.clone() });
+                    let part_of = self.part_of();
+                    (self.visit)(Found { tag, value, span: span.clone(), part_of });
                 }
             }
             Some(b'{') => {
@@ -96,7 +99,7 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
                 return Ok(true);
             }
             Some(b'[') => {
-                self.open(Frame::Array { node, index: 0 })?;
+                self.open(Frame::Array { node, index: 0, start })?;
                 return Ok(true);
             }
             Some(b'-' | b'0'..=b'9') => {
@@ -126,7 +129,16 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
 
     fn found(&mut self, node: NodeId, value: Value<'b>, start: usize) {
         for tag in self.rules.wanting_scalar(node) {
-            (self.visit)(Found { tag, value, span: start..self.at });
+            (self.visit)(Found { tag, value, span: start..self.at, part_of: None });
+        }
+    }
+
+    /// Where the array begins of which the string just read is a part.
+    fn part_of(&self) -> Option<usize> {
+        match self.scratch.frames.as_slice() {
+            [.., Frame::Array { start, .. }] => Some(*start),
+            [.., Frame::Array { start, .. }, Frame::Object { .. }] if self.in_text => Some(*start),
+            _ => None,
         }
     }
 
@@ -147,7 +159,7 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
         match (self.scratch.frames.last(), self.peek()) {
             (Some(Frame::Object { .. }), Some(b'}')) | (Some(Frame::Array { .. }), Some(b']')) => self.next(),
             (Some(&Frame::Object { node, names }), _) => self.member(node, names).map(Some),
-            (Some(&Frame::Array { node, index }), _) => Ok(Some(self.rules.element(node, index))),
+            (Some(&Frame::Array { node, index, .. }), _) => Ok(Some(self.rules.element(node, index))),
             (None, _) => Ok(None),
         }
     }
@@ -169,7 +181,7 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
                     Some(b'}') => self.scratch.names.close(names),
                     _ => return Err(self.expected("`,` or `}`")),
                 },
-                Some(Frame::Array { node, index }) => match next {
+                Some(Frame::Array { node, index, .. }) => match next {
                     Some(b',') => {
                         *index = index.saturating_add(1);
                         let place = self.rules.element(*node, *index);
@@ -204,6 +216,7 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
         let mut name = known.read(self.body, raw, start + 1);
         let written = known.bytes(self.body, name);
         let (place, folded) = self.rules.member(node, written);
+        self.in_text = folded == Some("text");
         if let Some(folded) = folded.filter(|folded| folded.as_bytes() != written) {
             name = known.keep(self.body, |names| names.push_str(folded));
         }

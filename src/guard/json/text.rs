@@ -45,7 +45,8 @@ impl<'b> RawStr<'b> {
         Cow::Owned(text)
     }
 
-    pub(super) fn decode_into(&self, text: &mut String) {
+    /// Appends the text.
+    pub fn decode_into(&self, text: &mut String) {
         for (plain, escaped) in self.pieces() {
             text.push_str(plain);
             text.extend(escaped);

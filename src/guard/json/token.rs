@@ -68,7 +68,7 @@ fn special(word: u64) -> u64 {
 }
 
 /// Reads the escape that `raw` starts with: the character it stands for and its length in bytes.
-pub(super) fn escape(raw: &[u8]) -> Result<(char, usize), FaultKind> {
+pub(in crate::guard) fn escape(raw: &[u8]) -> Result<(char, usize), FaultKind> {
     let character = match raw.get(1) {
         Some(b'"') => '"',
         Some(b'\\') => '\\',

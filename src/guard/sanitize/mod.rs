@@ -8,7 +8,9 @@ mod breakouts;
 #[cfg(test)]
 mod browser;
 mod bytes;
+mod carrier;
 mod code;
+mod config;
 mod css;
 mod elements;
 mod entity;
@@ -24,6 +26,7 @@ mod strip;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod url;
 
 use std::borrow::Cow;
@@ -31,7 +34,10 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+pub use carrier::{Carrier, Splice};
+pub use config::{Action, Config, Target};
 pub use kinds::{Kind, Kinds};
+pub use texts::{Outcome, Parts, Sightings, Texts};
 
 use self::code::Code;
 use self::hidden::Visible;
@@ -51,6 +57,22 @@ pub enum Sink {
     Plain,
     /// Goes to a model: nothing is changed, findings are told.
     Model,
+}
+
+impl Sink {
+    /// Every sink.
+    pub const ALL: [Self; 5] = [Self::Html, Self::Markdown, Self::Rich, Self::Plain, Self::Model];
+
+    /// Its word in the config and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Html => "html",
+            Self::Markdown => "markdown",
+            Self::Rich => "rich",
+            Self::Plain => "plain",
+            Self::Model => "model",
+        }
+    }
 }
 
 /// One replacement.
