@@ -18,7 +18,6 @@ SETTLE_SECONDS = 5
 OPEN = """
 connections: {per_address: 2000, head_timeout: 4s}
 concurrency: {address: 1000}
-timeouts: {request_body: 4s}
 limits:
   api: {windows: [100000/min]}
   session: {windows: [100000/min]}
@@ -108,9 +107,14 @@ def test_dripping_heads_stay_within_the_defaults(gate_of):
     must_come_to_rest(gate)
 
 
-def test_dripping_bodies_are_ended(gate_of):
+@pytest.mark.parametrize(
+    "kind, deadline",
+    [("application/x-www-form-urlencoded", "request_body"), ("application/octet-stream", "body_idle")],
+    ids=["inspected", "streamed"],
+)
+def test_dripping_bodies_are_ended(gate_of, kind, deadline):
     """Each would hold a worker of the app, or a place among the requests, for hours."""
-    gate = gate_of(OPEN)
-    _, requests = attack(gate, "-B", "-c", "300", "-r", "300", "-s", "8192")
+    gate = gate_of(f"{OPEN}timeouts: {{{deadline}: 4s}}\n")
+    _, requests = attack(gate, "-B", "-c", "300", "-r", "300", "-s", "8192", "-f", kind)
     assert requests > 250
     must_come_to_rest(gate)
