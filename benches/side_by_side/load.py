@@ -73,7 +73,9 @@ def h2load(scenario: Scenario, authority: str, seconds: float, core: str | None,
     # Whole waves, each connection as many streams as the others, and all of them to their end: with wrk, the streams
     # that are cut when the time is up would be paid for and not counted.
     waves = max(1, math.ceil(seconds / scenario.paced))
-    fields = [part for name, value in scenario.header_fields(authority).items() for part in ("-H", f"{name}: {value}")]
+    # It would send a Host beside its own; this it takes for its own.
+    named = {":authority" if name == "Host" else name: value for name, value in scenario.header_fields(authority).items()}
+    fields = [part for name, value in named.items() for part in ("-H", f"{name}: {value}")]
     command = [program("h2load", "nghttp2-client"), "--h1", "--threads=1", f"--clients={scenario.connections}",
                f"--requests={waves * scenario.connections}", f"--data={body}", f"--log-file={log}", *fields,
                f"http://{authority}{scenario.path}"]

@@ -96,6 +96,11 @@ class Requests(unittest.TestCase):
                 # Beyond 4,000 characters the shipped text limit would refuse.
                 self.assertLess(max(len(message["content"]) for message in messages), 4000)
 
+    def test_no_host_is_a_bare_address(self) -> None:
+        # The core rules would log each request, and their logging would be measured.
+        for scenario in SCENARIOS:
+            self.assertEqual(scenario.header_fields("127.0.0.1:81")["Host"], "localhost:81")
+
     def test_load_and_check_send_the_same_fields(self) -> None:
         for scenario in SCENARIOS:
             head = scenario.request("127.0.0.1:1").split(b"\r\n\r\n", 1)[0].decode()
