@@ -61,6 +61,7 @@ impl Gate {
             traffic: routed.map_or(crate::guard::Traffic::Page, |routed| routed.traffic),
             carriage: ctx.carriage,
             refusal: ctx.refusal.as_ref(),
+            noted: &ctx.noted,
             seen: (!ctx.seen.is_empty()).then_some(&ctx.seen),
             request_id: ctx.request_id(),
             user_agent: header(&USER_AGENT),

@@ -28,6 +28,7 @@ use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
 use crate::guard::limits::{Drawer, Draws};
+use crate::guard::mode::Guard;
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
@@ -125,18 +126,21 @@ impl Gate {
         ctx.live.panic_if_asked(routed.target.path());
         let guards = &routed.route.guards;
         let head = routed.head(session);
-        guards.check_head(&head, &self.timers)?;
+        guards.check_head(&head, &self.timers, &mut ctx.noted)?;
         let status = ctx.live.is_status_path(head.path, head.method);
-        let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
+        let places = guards.concurrency.enter(&self.inflight, &routed.client);
+        let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
-        self.draw(&guards.limits.head_draws(&drawer)).await?;
-        ctx.places = Some(places);
+        let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
+        guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
+        ctx.places = places;
         if let Some(preflight) = guards.preflight(&head) {
             self.answer(session, ctx, preflight_reply(&preflight)).await?;
             return Err(Halt::Answered);
         }
         if status {
-            self.draw(&guards.limits.body_draws(&drawer)).await?;
+            let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
+            guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
             let live = ctx.live.clone();
             let mut draws = Draws::default();
             for route in &live.routes {
@@ -163,7 +167,8 @@ impl Gate {
             self.exchange(session, ctx, Bytes::new()).await?;
             return Ok(false);
         }
-        refuse_encodings(&session.req_header().headers)?;
+        let uncoded = refuse_encodings(&session.req_header().headers);
+        route.guards.observed.judge(Guard::Json, uncoded, &mut ctx.noted)?;
         let declared = declared_type(&session.req_header().headers);
         let kind = expected_kind(api, declared);
         let caps = &route.guards.caps;
@@ -189,7 +194,8 @@ impl Gate {
         let declared_json = declared == Declared::Json || look == Look::Json;
         if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
             let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
-            return Err(Refusal::new(Reason::UnsupportedCharset, detail, "").into());
+            let refusal = Refusal::new(Reason::UnsupportedCharset, detail, "");
+            route.guards.observed.judge::<()>(Guard::Json, Err(refusal), &mut ctx.noted)?;
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let mut held = self.bodies.share();
@@ -209,7 +215,7 @@ impl Gate {
         let asked = || api::recognise(&Method::POST, routed.target.path(), true);
         let query = routed.query();
         let api = routed.api.or(routed.route.api).or_else(|| query.and_then(|_| asked()));
-        let found = routed.route.guards.check_target(routed.target.path(), query, api)?;
+        let found = routed.route.guards.check_target(routed.target.path(), query, api, &mut ctx.noted)?;
         if found.path.is_some() || found.query.is_some() {
             let path = found.path.as_deref().unwrap_or(routed.target.path());
             routed.target = Target::new(path, found.query.as_deref().or(query));
@@ -223,7 +229,8 @@ impl Gate {
     fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
         let live = ctx.live.clone();
         let Some(routed) = &mut ctx.routed else { return Ok(body) };
-        let found = routed.route.guards.check_body(&body, syntax, routed.api, &self.timers)?;
+        let guards = &routed.route.guards;
+        let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
         if let Some(session) = found.session {
             live.client.session_from_body(&mut routed.client, &session);
         }
@@ -246,7 +253,9 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let head = routed.head(session);
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
-        ctx.admission = self.admit(&routed.route.guards.limits.body_draws(&drawer)).await?;
+        let guards = &routed.route.guards;
+        let admitted = self.admit(&guards.limits.body_draws(&drawer)).await;
+        ctx.admission = guards.observed.judge(Guard::Limits, admitted, &mut ctx.noted)?.flatten();
         Ok(())
     }
 
