@@ -51,8 +51,9 @@ bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx; then the 
 	python3 benches/side_by_side/instructions.py $(MEASURED)
 	$(CARGO) bench --locked --profile dist
 
-fuzz: deps ## The scanner against serde_json, a million cases; the sanitizer against html5ever and forms against the WHATWG's reader, 100,000 each
+fuzz: deps ## JSON against serde_json, multipart against multer, sanitizing against html5ever, forms against the WHATWG
 	SCANNER_CASES=1000000 $(CARGO) test --locked --release --lib json
+	MULTIPART_CASES=250000 $(CARGO) test --locked --release --lib multipart
 	SANITIZER_CASES=100000 $(CARGO) test --locked --release --lib sanitize
 	PROPTEST_CASES=100000 $(CARGO) test --locked --release --lib -- guard::form guard::body
 

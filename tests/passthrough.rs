@@ -8,11 +8,11 @@ use std::time::Duration;
 use common::{Ask, BOTH, H2, Upstream, Via, Wire, a_moment, assert_refused, gate, within};
 use tokio::sync::Notify;
 
-/// A multipart upload of one file of `length` odd bytes.
+/// A multipart upload of one picture of `length` odd bytes.
 fn upload(length: usize) -> Ask {
-    let file = (0..length).map(|i| (i % 251) as u8);
+    let file = b"\x89PNG\r\n\x1a\n".iter().copied().chain((0..).map(|i| (i % 251) as u8)).take(length);
     let start =
-        b"--b7\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\r\n".iter().copied();
+        b"--b7\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n\r\n".iter().copied();
     let body: Vec<u8> = start.chain(file).chain(b"\r\n--b7--\r\n".iter().copied()).collect();
     Ask::new("POST", "/upload").field("content-type", "multipart/form-data; boundary=b7").body(body)
 }
@@ -61,15 +61,16 @@ async fn uploads_reach_the_app_while_they_are_sent() {
     .await;
     let gate = gate(upstream.address(), "");
     let mut wire = Wire::to(gate.traffic()).await;
-    wire.send("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\nContent-Length: 200007\r\n\r\n").await;
-    wire.send([b'1'; 200_000]).await;
+    let start = [b"\0\0\0\x18ftypisom", &[b'1'; 200_000][..]].concat();
+    wire.send("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\nContent-Length: 200019\r\n\r\n").await;
+    wire.send(&start).await;
     within("the first part's arrival", begun.notified()).await;
     wire.send("the end").await;
     assert_eq!(wire.answer().await.status, 200);
 
     let mut h2 = H2::to(gate.traffic()).await;
     let (feed, answer) = h2.open(&Ask::new("POST", "/upload").field("content-type", "video/mp4"));
-    feed.send(vec![b'1'; 200_000].into()).await.expect("the stream is open");
+    feed.send(start.into()).await.expect("the stream is open");
     within("the first part's arrival over h2c", begun.notified()).await;
     feed.send("the end".into()).await.expect("the stream is open");
     drop(feed);
@@ -328,6 +329,41 @@ async fn a_silent_websocket_ends() {
         wire.read_until(b"ping\n").await;
     }
     assert!(wire.ends().await);
+}
+
+/// An app that never takes up a WebSocket must not hold its client for as long as a tunnel may be silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_is_not_taken_up_ends() {
+    let upstream = Upstream::scripted(|mut peer| async move {
+        peer.request().await;
+        std::future::pending().await
+    })
+    .await;
+    let gate = gate(upstream.address(), "timeouts: {first_byte: 300ms}\n");
+    assert_refused(&gate.ask(Via::H1, &websocket("/ws")).await, 504, "upstream_timeout");
+    gate.access_log("upstream_timeout").await;
+}
+
+/// Words that keep a tunnel awake must not keep it for ever; and it outlives what an answer may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_websocket_ends_at_last() {
+    let upstream = echo().await;
+    let settings = "timeouts: {tunnel_total: 1500ms, first_byte: 200ms, between_bytes: 200ms}\n";
+    let gate = gate(upstream.address(), settings);
+    let mut wire = Wire::to(gate.traffic()).await;
+    wire.send(websocket("/ws").bytes()).await;
+    wire.read_until(b"\x01hello").await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        wire.send("ping\n").await;
+        wire.read_until(b"ping\n").await;
+    }
+    let end = within("the end of the tunnel", async {
+        while wire.send("ping\n").await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    end.await;
 }
 
 /// A client that leaves in a download must not leave the app sending for ever.

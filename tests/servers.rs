@@ -16,8 +16,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener};
 
 /// What is exchanged, and what passes through.
 fn both() -> [Ask; 2] {
-    let upload = Ask::new("POST", "/upload").field("content-type", "application/octet-stream").body("bytes");
-    [Ask::get("/"), upload]
+    let websocket = Ask::get("/live")
+        .field("connection", "upgrade")
+        .field("upgrade", "websocket")
+        .field("sec-websocket-version", "13")
+        .field("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    [Ask::get("/"), websocket]
 }
 
 fn urls(servers: &[SocketAddr]) -> String {

@@ -36,7 +36,7 @@ async fn health_says_what_is_wrong_until_it_is_over() {
     assert_eq!(ailments(&gate).await, [""; 0]);
     assert_eq!(gate.ask(Via::H1, &Ask::chat()).await.status, 502);
     gate.access_log("upstream_unreachable").await;
-    assert_eq!(ailments(&gate).await, ["upstream_unreachable"]);
+    assert_eq!(ailments(&gate).await, ["upstream_degraded", "upstream_unreachable"]);
     within("health to come back", async {
         while ailments(&gate).await != [""; 0] {
             // The watch looks at the clock each second.

@@ -14,7 +14,7 @@ use crate::guard::Traffic;
 use crate::guard::mode::{Guard, Mode};
 use crate::guard::{
     body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
-    text,
+    text, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -198,6 +198,8 @@ pub struct RouteFile {
     pub leaks: Toggle<leaks::Config>,
     /// Caps on heads and bodies.
     pub caps: caps::Config,
+    /// Files that are sent.
+    pub uploads: Toggle<uploads::Config>,
     /// Caps on the shape of JSON and forms.
     pub json: body::JsonConfig,
     /// Caps on the length of texts.

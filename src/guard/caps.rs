@@ -47,11 +47,18 @@ pub struct BodyConfig {
     pub model: ByteSize,
     /// All else: uploads and streams, which are not held in memory.
     pub other: ByteSize,
+    /// Bytes a second below which a body uses up `timeouts.body_idle`.
+    pub min_rate: ByteSize,
 }
 
 impl Default for BodyConfig {
     fn default() -> Self {
-        Self { json: ByteSize(1 << 20), model: ByteSize(20 << 20), other: ByteSize(100 << 20) }
+        Self {
+            json: ByteSize(1 << 20),
+            model: ByteSize(20 << 20),
+            other: ByteSize(100 << 20),
+            min_rate: ByteSize(500),
+        }
     }
 }
 
@@ -87,6 +94,7 @@ pub struct Caps {
     json: u64,
     model: u64,
     other: u64,
+    min_rate: u64,
 }
 
 impl Caps {
@@ -113,6 +121,7 @@ impl Caps {
             json: bytes(BodyKind::Json.setting(), body.json)?,
             model: bytes(BodyKind::Model.setting(), body.model)?,
             other: bytes(BodyKind::Other.setting(), body.other)?,
+            min_rate: bytes("caps.body.min_rate", body.min_rate)?,
         })
     }
 
@@ -156,6 +165,11 @@ impl Caps {
             BodyKind::Model => self.model,
             BodyKind::Other => self.other,
         }
+    }
+
+    /// Bytes a second that a body has to keep up.
+    pub const fn min_rate(&self) -> u64 {
+        self.min_rate
     }
 
     /// Refuses a body by its length in bytes: the one declared, before it is read, or the one counted so far.

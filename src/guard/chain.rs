@@ -1,5 +1,6 @@
 //! The order of the guards, with the reason for each place; and the one spot that measures them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use super::mode::{Guard, Noted, Observed};
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
 use super::target::TargetFindings;
+use super::uploads::{Upload, Uploads};
 use super::{Fault, Head, Refusal, Verdict};
 use crate::config::file::RouteFile;
 use crate::observe::metrics::Metrics;
@@ -62,6 +64,11 @@ const WAY: &[(&str, &str, &str)] = &[
         "before anything is drawn from what others share",
     ),
     (
+        "uploads",
+        "form of multipart bodies, names, types and sizes of files",
+        "where there is no JSON: 64 KiB before the upstream hears of it, the rest as it streams",
+    ),
+    (
         "breaker",
         "an upstream that keeps failing",
         "local, and given back: a call that can't be made draws on no limit of a user",
@@ -102,6 +109,7 @@ pub struct Guards {
     origin: Option<OriginGuard>,
     cors: Cors,
     body: BodyGuard,
+    uploads: Option<Arc<Uploads>>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,
     /// Those that only observe.
@@ -171,6 +179,7 @@ impl Guards {
             caps: Caps::build(&file.caps)?,
             origin,
             headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
+            uploads: file.uploads.as_option().map(Uploads::build).transpose()?.map(Arc::new),
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
@@ -219,6 +228,11 @@ impl Guards {
         noted: &mut Noted,
     ) -> Result<Findings, Refusal> {
         timed(timers.sampled(), &timers.body, || self.body.check(body, syntax, api, noted))
+    }
+
+    /// What is to look at a body which is no JSON, if anything is.
+    pub fn begin_upload(&self, head: &Head<'_>) -> Result<Option<Upload>, Refusal> {
+        self.uploads.as_ref().map(|uploads| uploads.begin(head)).transpose()
     }
 
     /// The response guards.

@@ -28,6 +28,7 @@ pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod uploads;
 
 pub use chain::{GuardParts, Guards};
 pub use fault::Fault;

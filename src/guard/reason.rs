@@ -115,6 +115,14 @@ reasons! {
     InvalidForm = "invalid_form", BAD_REQUEST, Some(ValidationError);
     /// A text field is longer than allowed.
     TextTooLong = "text_too_long", UNPROCESSABLE_ENTITY, Some(ValidationError);
+    /// A multipart body that two parsers could read differently.
+    MalformedUpload = "malformed_upload", BAD_REQUEST, Some(SecurityAlert);
+    /// A file whose name leaves its directory, or hides what it is.
+    UploadNameDenied = "upload_name_denied", BAD_REQUEST, Some(SecurityAlert);
+    /// A file of a type that may not be uploaded, or that is another than it says.
+    UploadTypeDenied = "upload_type_denied", UNSUPPORTED_MEDIA_TYPE, Some(SecurityAlert);
+    /// A part of an upload, or the number of its parts, is larger than allowed.
+    UploadTooLarge = "upload_too_large", PAYLOAD_TOO_LARGE, Some(ValidationError);
     /// A text holds what a page would run, and may not or can't be made harmless.
     ThreatDetected = "threat_detected", UNPROCESSABLE_ENTITY, Some(SecurityAlert);
     /// A rate limit was met.

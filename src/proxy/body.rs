@@ -9,8 +9,9 @@ use pingora::protocols::http::ServerSession;
 use tokio::time::{Instant, timeout_at};
 
 use super::body_memory::Held;
+use super::patience::Patience;
+use super::timeouts::Timeouts;
 use crate::guard::{Reason, Refusal};
-use crate::server::door::client_stream;
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -19,6 +20,12 @@ pub enum Unread {
     Refused(Refusal),
     /// The client is gone.
     Gone,
+}
+
+impl From<Refusal> for Unread {
+    fn from(refusal: Refusal) -> Self {
+        Unread::Refused(refusal)
+    }
 }
 
 /// What a body looks like from its beginning.
@@ -34,7 +41,7 @@ pub enum Look {
     Other,
 }
 
-/// Bytes that are looked at, at most. What passes through after all is kept by Pingora up to 64 KiB.
+/// Bytes that are looked at, at most.
 const PEEKED: usize = 32 * 1024;
 
 /// Pieces that are looked at, at most: a body of one-byte chunks is not worth the work.
@@ -44,13 +51,16 @@ const PEEKED_CHUNKS: usize = 256;
 pub struct BodyReader {
     deadline: Instant,
     allowed: Duration,
+    patience: Patience,
     first: Option<Bytes>,
 }
 
 impl BodyReader {
-    /// `since`: when the head was complete.
-    pub fn new(since: std::time::Instant, allowed: Duration) -> Self {
-        Self { deadline: Instant::from_std(since) + allowed, allowed, first: None }
+    /// `since`: when the head was complete. `min_rate`: bytes a second that a body has to keep up.
+    pub fn new(since: std::time::Instant, timeouts: &Timeouts, min_rate: u64) -> Self {
+        let allowed = timeouts.request_body;
+        let patience = Patience::new(timeouts.body_idle, min_rate);
+        Self { deadline: Instant::from_std(since) + allowed, allowed, patience, first: None }
     }
 
     /// Reads until the body can be told by its first visible byte.
@@ -72,7 +82,7 @@ impl BodyReader {
     }
 
     /// Reads on behind blanks, until something visible comes or as much was looked at as is worth it.
-    async fn past_blanks(&self, session: &mut ServerSession, first: Bytes) -> Result<Bytes, Unread> {
+    async fn past_blanks(&mut self, session: &mut ServerSession, first: Bytes) -> Result<Bytes, Unread> {
         let mut seen = BytesMut::from(first);
         for _ in 0..PEEKED_CHUNKS {
             let Some(more) = self.next(session).await? else { break };
@@ -84,18 +94,9 @@ impl BodyReader {
         Ok(seen.freeze())
     }
 
-    /// The same, where the body may stream through after all: what is read is kept to be read again.
-    pub async fn peek_kept(&mut self, session: &mut ServerSession) -> Result<Look, Unread> {
-        if let Some(io) = client_stream(session) {
-            io.keep(true);
-        } else {
-            session.enable_retry_buffering();
-        }
-        let look = self.peek(session).await;
-        if let Some(io) = client_stream(session) {
-            io.keep(false);
-        }
-        look
+    /// What was read to tell what it is, and how long the rest is waited for, which streams.
+    pub fn into_first(self) -> (Bytes, Patience) {
+        (self.first.unwrap_or_default(), self.patience)
     }
 
     /// Reads the rest. `cap` in bytes; `setting` names the key that sets it.
@@ -150,10 +151,16 @@ impl BodyReader {
         Ok(())
     }
 
-    async fn next(&self, session: &mut ServerSession) -> Result<Option<Bytes>, Unread> {
-        match timeout_at(self.deadline, session.read_request_body()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
+    async fn next(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>, Unread> {
+        let due = self.patience.wait(std::time::Instant::now()).into();
+        match timeout_at(self.deadline.min(due), session.read_request_body()).await {
+            Ok(Ok(chunk)) => {
+                let bytes = chunk.as_ref().map_or(0, Bytes::len);
+                self.patience.received(std::time::Instant::now(), bytes);
+                Ok(chunk)
+            }
             Ok(Err(error)) => Err(unread(&error)),
+            Err(_) if due < self.deadline => Err(too_slow()),
             Err(_) => {
                 let detail = format!("The body did not arrive within {:?}.", self.allowed);
                 Err(Unread::Refused(Refusal::new(Reason::BodyTimeout, detail, "timeouts.request_body")))
@@ -162,14 +169,19 @@ impl BodyReader {
     }
 }
 
-fn no_memory(held: &Held) -> Refusal {
+pub(super) fn too_slow() -> Unread {
+    let detail = "The body stopped arriving, or arrived too slowly.";
+    Unread::Refused(Refusal::new(Reason::BodyTimeout, detail, "timeouts.body_idle, caps.body.min_rate"))
+}
+
+pub(super) fn no_memory(held: &Held) -> Refusal {
     let detail =
         format!("The bodies of all requests together hold {} bytes, which is all they may.", held.max());
     Refusal::new(Reason::Overloaded, detail, "body_memory")
 }
 
 /// A broken chunk is the client's fault and worth telling; a broken connection can't be told.
-fn unread(error: &pingora::Error) -> Unread {
+pub(super) fn unread(error: &pingora::Error) -> Unread {
     use pingora::ErrorType::{ConnectionClosed, ReadError, ReadTimedout};
     match error.etype() {
         ConnectionClosed | ReadError | ReadTimedout => Unread::Gone,

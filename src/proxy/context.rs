@@ -111,8 +111,6 @@ pub struct Context {
     pub noted: Noted,
     /// What was found in its texts.
     pub seen: Sightings,
-    /// Body bytes received so far, in passthrough.
-    pub received: u64,
     /// From the call to the upstream's head.
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.

@@ -1,20 +1,18 @@
-//! The exchange: forwards a request that was read whole, and hands the answer to the relay.
+//! The exchange: forwards a request, and hands the answer to the relay. A request is read whole first, or else is an
+//! upload that is handed on meanwhile.
 //!
 //! Every wait has a deadline of the gate's own, because Pingora's restart whenever a read is dropped. Once the final
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version, response};
-use http_body_util::Full;
 use pingora::Error;
 use pingora::protocols::http::ServerSession;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::forward::{Framing, strip_hop_by_hop};
@@ -22,12 +20,13 @@ use super::pace::Pace;
 use super::relay::Relay;
 use super::stream::{Reader, Stream, Streams};
 use super::timeouts::Timeouts;
-use super::watch::{Gone, Watch};
+use super::upload::Halted;
+use super::watch::Watch;
 use crate::guard::{Reason, Refusal};
 use crate::observe::StreamMetrics;
 use crate::server::Stop;
 use crate::upstream::retry::Retries;
-use crate::upstream::{CallError, Upstream};
+use crate::upstream::{CallError, RequestBody, Upstream};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -38,6 +37,8 @@ pub enum Ended {
     Unsent(Refusal),
     /// Nothing was sent to the client yet; this is what it is to be told.
     Failed(Refusal),
+    /// What still came of the request's body was refused.
+    Refused(Refusal),
     /// The client left, or would not read.
     ClientGone,
     /// The upstream broke off after the head was sent; the client's connection must break, too.
@@ -51,6 +52,16 @@ pub enum Ended {
     },
 }
 
+impl From<Halted> for Ended {
+    fn from(halted: Halted) -> Self {
+        match halted {
+            Halted::Gone => Ended::ClientGone,
+            Halted::Refused(refusal) => Ended::Refused(refusal),
+            Halted::Stalled => Ended::Failed(stalled()),
+        }
+    }
+}
+
 impl Ended {
     /// The word for it in metrics.
     fn word(&self) -> &'static str {
@@ -58,7 +69,9 @@ impl Ended {
             Ended::Served => "done",
             Ended::ClientGone => "client_gone",
             Ended::Truncated(_) => Reason::UpstreamFailed.code(),
-            Ended::Unsent(why) | Ended::Failed(why) | Ended::Stopped { why, .. } => why.reason.code(),
+            Ended::Unsent(why) | Ended::Failed(why) | Ended::Refused(why) | Ended::Stopped { why, .. } => {
+                why.reason.code()
+            }
         }
     }
 }
@@ -89,8 +102,8 @@ pub struct Call<'a> {
     pub own_host: bool,
     /// Whether it may be tried again.
     pub retries: &'a Retries,
-    /// The request, whole.
-    pub request: http::Request<Full<Bytes>>,
+    /// The request.
+    pub request: http::Request<RequestBody>,
 }
 
 /// How a call went: what is known of it before it ends.
@@ -116,17 +129,13 @@ pub async fn carry(
     if terms.stream_asked {
         watch.strict(session);
     }
-    let answered = {
-        let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
-        let answer = pin!(timeout_at(started + terms.timeouts.first_byte, call));
-        watch.during(session, answer).await
-    };
-    let (mut head, answer) = match answered {
-        Err(Gone) => return Ended::ClientGone,
-        Ok(Err(_)) => return Ended::Failed(no_first_byte()),
-        Ok(Ok(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
-        Ok(Ok(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
-        Ok(Ok(Ok(answer))) => answer,
+    let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
+    let (mut head, answer) = match watch.during(session, call, terms.timeouts.first_byte).await {
+        Err(halted) => return halted.into(),
+        Ok(None) => return Ended::Failed(no_first_byte()),
+        Ok(Some(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
+        Ok(Some(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
+        Ok(Some(Ok(answer))) => answer,
     };
     let first_byte = started.elapsed();
     progress.first_byte = Some(first_byte);
@@ -141,6 +150,10 @@ pub async fn carry(
     let open = stream.as_ref().map(|_| terms.metrics.open());
     if stream.is_some() {
         watch.strict(session);
+    }
+    if watch.is_sending() {
+        // The rest of the request may never be read.
+        session.set_keepalive(None);
     }
     reframe(session, &mut head, answer.is_end());
     dress(session, &mut head, first_byte);
@@ -195,6 +208,10 @@ fn no_connection(error: &io::Error) -> Refusal {
         io::ErrorKind::TimedOut => no_connection_in_time(),
         _ => unreachable(),
     }
+}
+
+fn stalled() -> Refusal {
+    Refusal::new(Reason::UpstreamTimeout, "The upstream did not take the upload in time.", "timeouts.write")
 }
 
 pub(super) fn broken() -> Refusal {

@@ -40,7 +40,6 @@ impl Gate {
             refusal: None,
             noted: Noted::new(),
             seen: Sightings::default(),
-            received: 0,
             upstream_first_byte: None,
             upstream_called: None,
             rotation: None,

@@ -19,6 +19,7 @@ mod outbound;
 mod pace;
 mod passthrough;
 pub mod path;
+mod patience;
 mod record;
 mod relay;
 pub mod reply;
@@ -30,13 +31,13 @@ mod status;
 pub mod stream;
 pub mod timeouts;
 mod unreadable;
+mod upload;
 mod watch;
 
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -188,8 +189,8 @@ impl ProxyHttp for Shared {
         Ok(())
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        self.0.peer(ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        self.0.peer(session, ctx)
     }
 
     async fn upstream_request_filter(
@@ -199,21 +200,6 @@ impl ProxyHttp for Shared {
         ctx: &mut Context,
     ) -> Result<()> {
         self.0.rewrite_request(head, ctx)
-    }
-
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        end: bool,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        if end && body.as_ref().is_some_and(Bytes::is_empty) && !session.was_upgraded() {
-            // Pingora would write it as a chunk of no bytes, which ends the body, and then end the body once more: the
-            // second end would be read as the beginning of the next request on the upstream's connection.
-            *body = None;
-        }
-        self.0.count_request_body(session, body.as_ref(), ctx)
     }
 
     async fn response_filter(

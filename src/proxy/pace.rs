@@ -124,11 +124,13 @@ mod tests {
     fn stream(heartbeat: Option<Duration>, total: u64) -> Pace {
         let timeouts = Timeouts {
             request_body: seconds(1),
+            body_idle: seconds(1),
             first_byte: seconds(1),
             between_bytes: seconds(60),
             stream_idle: seconds(40),
             stream_total: seconds(total),
             tunnel_idle: seconds(1),
+            tunnel_total: seconds(1),
             write: seconds(60),
         };
         Pace::of_stream(&timeouts, &Streams { heartbeat }, Instant::now())

@@ -1,8 +1,10 @@
-//! The passthrough: what Pingora's own phases carry, with the same guards around it.
+//! The passthrough: WebSockets, which Pingora's own phases carry, with the same guards around them.
+//!
+//! Pingora has one timeout for all reads from the upstream. That one is the tunnel's; the others are set on the client's
+//! stream, which Pingora watches all the while.
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::header::{TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version, response};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -15,15 +17,15 @@ use super::context::Context;
 use super::exchange;
 use super::forward::{Framing, Told, hide_upstream, strip_hop_by_hop};
 use super::respond::dress;
-use crate::guard::caps::BodyKind;
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
+use crate::server::door::client_stream;
 use crate::upstream::breaker::Permit;
 
 impl Gate {
     /// Where the request goes.
-    pub(super) fn peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    pub(super) fn peer(&self, session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let routed = ctx.routed.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))?;
         let rotation = ctx.rotation.get_or_insert_with(|| routed.upstream.rotation(&routed.client));
         // A server that was reached stays the one: what is tried again was sent on a connection that had ended.
@@ -35,11 +37,12 @@ impl Gate {
                 .into_up()
         })?;
         let timeouts = &routed.route.timeouts;
-        // Both directions of a tunnel may be silent for long; Pingora would cut it at the read timeout.
-        let silence = if routed.websocket { timeouts.tunnel_idle } else { timeouts.first_byte };
-        peer.options.read_timeout = Some(silence);
+        peer.options.read_timeout = Some(timeouts.tunnel_idle);
         peer.options.write_timeout = Some(timeouts.write);
-        ctx.upstream_called = Some(Instant::now());
+        let called = *ctx.upstream_called.get_or_insert_with(Instant::now);
+        if let Some(io) = client_stream(session) {
+            io.set_due((called + timeouts.first_byte).into());
+        }
         Ok(Box::new(peer))
     }
 
@@ -59,26 +62,6 @@ impl Gate {
         head.set_raw_path(routed.target.as_str().as_bytes())
     }
 
-    /// Counts the body as it flows, under its cap.
-    pub(super) fn count_request_body(
-        &self,
-        session: &Session,
-        body: Option<&Bytes>,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        let (Some(body), Some(routed)) = (body, &ctx.routed) else { return Ok(()) };
-        if session.was_upgraded() {
-            return Ok(());
-        }
-        ctx.received += body.len() as u64;
-        let caps = &routed.route.guards.caps;
-        if let Err(refusal) = caps.check_length(ctx.received, BodyKind::Other) {
-            ctx.refusal = Some(refusal);
-            return Error::e_explain(ErrorType::HTTPStatus(413), "body cap");
-        }
-        Ok(())
-    }
-
     /// Applies the response guards.
     pub(super) fn dress_passthrough(
         &self,
@@ -86,9 +69,8 @@ impl Gate {
         head: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let first_byte = ctx.upstream_first_byte.unwrap_or_default();
+            let first_byte = ctx.upstream_called.map(|called| called.elapsed()).unwrap_or_default();
             ctx.permit.iter_mut().for_each(|permit| permit.answered(head.status, first_byte));
         }
         let Some(routed) = &ctx.routed else { return Ok(()) };
@@ -102,6 +84,13 @@ impl Gate {
         }
         if head.status.is_informational() && !switching {
             return Ok(());
+        }
+        ctx.upstream_first_byte = ctx.upstream_called.map(|called| called.elapsed());
+        if let Some(io) = client_stream(session) {
+            let timeouts = &routed.route.timeouts;
+            // An app that refuses says so in a few words.
+            let allowed = if switching { timeouts.tunnel_total } else { timeouts.between_bytes };
+            io.set_due((Instant::now() + allowed).into());
         }
         if self.stop.draining() {
             session.set_keepalive(None);
@@ -164,7 +153,10 @@ impl Gate {
         if ctx.carriage != Carriage::Passthrough || session.was_upgraded() || begun {
             return gone;
         }
-        let refusal = match ctx.refusal.take().or_else(|| refusal_of(error)) {
+        let waited = ctx.upstream_called.filter(|_| ctx.upstream_first_byte.is_none());
+        let late = waited.is_some_and(|called| called.elapsed() >= ctx.timeouts().first_byte);
+        let cause = || if late { Some(exchange::no_first_byte()) } else { refusal_of(error) };
+        let refusal = match ctx.refusal.take().or_else(cause) {
             Some(refusal) => refusal,
             None => return gone,
         };

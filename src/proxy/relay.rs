@@ -57,7 +57,7 @@ impl Relay<'_> {
             let turn = tokio::select! {
                 biased;
                 frame = answer.frame() => Turn::Frame(frame),
-                Gone = self.watch.gone(self.session) => return Ended::ClientGone,
+                halted = self.watch.gone(self.session) => return halted.into(),
                 due = self.pace.due(between_events, alarm.as_mut()) => Turn::Due(due),
                 () = drain.as_mut(), if between_events => Turn::Drain,
             };

@@ -100,7 +100,7 @@ pub(super) fn dress(head: &mut response::Parts, ctx: &Context, author: Author) {
 }
 
 /// None if the client still waits for `100 Continue`: it was never sent, so no body comes.
-async fn drain(session: &mut ServerSession) {
+pub(super) async fn drain(session: &mut ServerSession) {
     let waits = session.get_header_bytes("expect").eq_ignore_ascii_case(b"100-continue");
     if waits && session.body_bytes_read() == 0 {
         return;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Method, Uri, Version, response};
-use http_body_util::Full;
+use hyper::body::Body as _;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use tracing::error;
@@ -20,9 +20,10 @@ use super::context::{Context, Target};
 use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::forward::{Told, hide_upstream};
 use super::reply::Reply;
-use super::respond::dress;
+use super::respond::{drain, dress};
 use super::route::Inspect;
 use super::stream::{Reader, asks_for_stream};
+use super::upload::{Ahead, Arriving, Sending};
 use super::watch::{Gone, Watch};
 use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
@@ -33,6 +34,7 @@ use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
 use crate::state::admission::Outcome;
+use crate::upstream::RequestBody;
 
 /// Why a request does not go on.
 enum Halt {
@@ -92,7 +94,9 @@ impl Gate {
             Err(Halt::Refused(refusal))
                 if session.response_written().is_some_and(|h| !h.status.is_informational()) =>
             {
-                Err(Error::explain(ErrorType::InternalError, refusal.reason.code()))
+                let error = Error::explain(ErrorType::InternalError, refusal.reason.code());
+                ctx.refusal = Some(refusal);
+                Err(error)
             }
             Err(Halt::Refused(refusal)) => {
                 self.refuse(session, ctx, refusal).await?;
@@ -164,7 +168,7 @@ impl Gate {
             if websocket {
                 return Ok(true);
             }
-            self.exchange(session, ctx, Bytes::new()).await?;
+            self.exchange(session, ctx, Bytes::new().into(), None).await?;
             return Ok(false);
         }
         let uncoded = refuse_encodings(&session.req_header().headers);
@@ -178,18 +182,14 @@ impl Gate {
         }
         let known = matches!(declared, Declared::Json | Declared::Form)
             || (api.is_some() && declared != Declared::Multipart);
-        let mut reader = BodyReader::new(ctx.started, route.timeouts.request_body);
-        let look = if known && route.inspect != Inspect::Off {
-            reader.peek(session).await?
-        } else {
-            reader.peek_kept(session).await?
-        };
+        let mut reader = BodyReader::new(ctx.started, &route.timeouts, caps.min_rate());
+        let look = reader.peek(session).await?;
         let form = declared == Declared::Form || (declared == Declared::Untyped && look == Look::Form);
         let json = matches!(look, Look::Json | Look::Hidden);
         let inspected = route.inspect == Inspect::Auto && (known || json || form);
         if !inspected {
-            self.admit_body(session, ctx).await?;
-            return Ok(true);
+            self.upload(session, ctx, reader).await?;
+            return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
         if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
@@ -203,9 +203,47 @@ impl Gate {
         ctx.held = Some(held);
         let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
         let body = self.inspect(body, syntax, ctx)?;
+        if !syntax.json && !syntax.form {
+            self.look_at_upload(&body, session, ctx)?;
+        }
         self.admit_body(session, ctx).await?;
-        self.exchange(session, ctx, body).await?;
+        self.exchange(session, ctx, body.into(), None).await?;
         Ok(false)
+    }
+
+    /// A body that was read whole for its path's sake, and is no JSON, may be a file.
+    fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &Context) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        if let Some(mut upload) = routed.route.guards.begin_upload(&routed.head(session))? {
+            upload.feed(body)?;
+            upload.end()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the beginning of a body that streams, and then forwards it as it comes.
+    async fn upload(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        reader: BodyReader,
+    ) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let route = routed.route.clone();
+        let looked_at = route.inspect != Inspect::Off;
+        let guard = if looked_at { route.guards.begin_upload(&routed.head(session))? } else { None };
+        let declared = declared_length(&session.req_header().headers);
+        let (first, patience) = reader.into_first();
+        let arriving = Arriving::new(route, guard, declared, patience);
+        let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
+            Ahead::Whole(body, held) => {
+                ctx.held = Some(held);
+                (body.into(), None)
+            }
+            Ahead::Begun(sending, body) => (body, Some(sending)),
+        };
+        self.admit_body(session, ctx).await?;
+        self.exchange(session, ctx, body, sending).await
     }
 
     /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.
@@ -259,28 +297,29 @@ impl Gate {
         Ok(())
     }
 
-    /// Forwards a request that was read whole, and streams the answer back.
+    /// Forwards a request that was read whole, or else its `upload`, and streams the answer back.
     async fn exchange(
         &self,
         session: &mut ServerSession,
         ctx: &mut Context,
-        body: Bytes,
+        body: RequestBody,
+        upload: Option<Box<Sending>>,
     ) -> Result<(), Halt> {
-        ctx.carriage = Carriage::Exchange;
+        ctx.carriage = if upload.is_some() { Carriage::Passthrough } else { Carriage::Exchange };
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let fallback = routed.route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
-        let spare = fallback.map(|_| body.clone());
-        let mut watch = Watch::new(session);
+        let spare = fallback.and_then(|_| body.whole()).cloned();
+        let mut watch = Watch::new(session, upload);
         let ended = match (self.call(session, ctx, &mut watch, body).await?, spare) {
             (Ended::Unsent(refusal), Some(body)) if self.divert(ctx, refusal.reason) => {
-                self.call(session, ctx, &mut watch, body).await?
+                self.call(session, ctx, &mut watch, body.into()).await?
             }
             (ended, _) => ended,
         };
         let outcome = match &ended {
             Ended::Served => Outcome::Served,
             Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
-            Ended::ClientGone => Outcome::ClientGone,
+            Ended::ClientGone | Ended::Refused(_) => Outcome::ClientGone,
             Ended::Unsent(_) => Outcome::NeverSent,
             Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
         };
@@ -288,9 +327,14 @@ impl Gate {
             admission.settle(outcome);
         }
         match ended {
-            Ended::Served => Ok(()),
+            Ended::Served => {
+                if watch.is_sending() {
+                    drain(session).await;
+                }
+                Ok(())
+            }
             Ended::ClientGone => Err(Gone.into()),
-            Ended::Unsent(refusal) | Ended::Failed(refusal) => Err(refusal.into()),
+            Ended::Unsent(refusal) | Ended::Failed(refusal) | Ended::Refused(refusal) => Err(refusal.into()),
             Ended::Truncated(error) => {
                 ctx.refusal =
                     Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
@@ -313,7 +357,7 @@ impl Gate {
         session: &mut ServerSession,
         ctx: &mut Context,
         watch: &mut Watch,
-        body: Bytes,
+        body: RequestBody,
     ) -> Result<Ended, Refusal> {
         let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
         let upstream = routed.upstream.clone();
@@ -329,17 +373,20 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
-        let stream_asked = asks_for_stream(routed.api, routed.target.path(), routed.accepts_events, &body);
+        let whole = body.whole().map_or(&[][..], |body| body);
+        let stream_asked = asks_for_stream(routed.api, routed.target.path(), routed.accepts_events, whole);
         if stream_asked {
             // Nothing can be added to a stream that is coded, and coding holds events back.
             headers.remove(http::header::ACCEPT_ENCODING);
         }
-        if !body.is_empty() || headers.contains_key(CONTENT_LENGTH) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Some(length) = body.size_hint().exact()
+            && (length > 0 || headers.contains_key(CONTENT_LENGTH))
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let uri = Uri::try_from(routed.target.as_str())
             .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
-        let mut request = http::Request::new(Full::new(body));
+        let mut request = http::Request::new(body);
         *request.method_mut() = request_head.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
@@ -384,7 +431,7 @@ impl Gate {
         let failed = match &ended {
             Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_) => true,
             Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
-            Ended::Served | Ended::ClientGone => false,
+            Ended::Served | Ended::ClientGone | Ended::Refused(_) => false,
         };
         if let Some(permit) = permit.filter(|_| failed) {
             permit.failed();

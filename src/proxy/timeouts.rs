@@ -38,6 +38,8 @@ macro_rules! timeouts {
 timeouts! {
     /// For a whole body that is inspected.
     request_body,
+    /// For a body to stay away, or to fall short of `caps.body.min_rate`.
+    body_idle,
     /// From the request's last byte to the answer's first.
     first_byte,
     /// Between two reads of an answer.
@@ -48,6 +50,8 @@ timeouts! {
     stream_total,
     /// A WebSocket in which both sides are silent.
     tunnel_idle,
+    /// A WebSocket as a whole.
+    tunnel_total,
     /// For one write to make progress, on either side.
     write,
 }

@@ -1,9 +1,14 @@
-//! Watches the client while the gate works for it.
+//! Watches the client while the gate works for it, and hands on what still comes of its upload.
 
 use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
 
+use pingora::ErrorType;
 use pingora::protocols::http::ServerSession;
-use pingora::{ErrorType, Result};
+use tokio::time::timeout;
+
+use super::upload::{Halted, Sending};
 
 /// The client is gone: nobody is left to answer.
 #[derive(Debug)]
@@ -11,16 +16,21 @@ pub struct Gone;
 
 /// Sees the client leave. A closed sending half is not leaving (the answer can still be read), and early bytes of a
 /// next request are not either: a paid call must not be lost to them.
-#[derive(Debug)]
 pub struct Watch {
     blind: bool,
+    upload: Option<Box<Sending>>,
 }
 
 impl Watch {
-    /// Starts watching; the request must have been read whole.
-    pub fn new(session: &mut ServerSession) -> Self {
+    /// Starts watching; what is not an `upload` must have been read whole.
+    pub fn new(session: &mut ServerSession, upload: Option<Box<Sending>>) -> Self {
         session.set_abort_on_close(false);
-        Self { blind: false }
+        Self { blind: false, upload }
+    }
+
+    /// Whether more of the request is to come.
+    pub fn is_sending(&self) -> bool {
+        self.upload.is_some()
     }
 
     /// From now on a closed sending half counts as leaving: the answer is a stream without end, and browsers close
@@ -29,8 +39,11 @@ impl Watch {
         session.set_abort_on_close(true);
     }
 
-    /// Resolves when the client has left, else never.
-    pub async fn gone(&mut self, session: &mut ServerSession) -> Gone {
+    /// Resolves when the client has left or its upload is halted, else never.
+    pub async fn gone(&mut self, session: &mut ServerSession) -> Halted {
+        if let Err(halted) = self.send(session).await {
+            return halted;
+        }
         if !self.blind {
             match session.read_body_or_idle(true).await {
                 Err(e) if *e.etype() == ErrorType::ConnectError => {
@@ -38,23 +51,42 @@ impl Watch {
                     self.blind = true;
                     session.set_keepalive(None);
                 }
-                Err(_) => return Gone,
+                Err(_) => return Halted::Gone,
                 Ok(_) => self.blind = true,
             }
         }
         std::future::pending().await
     }
 
-    /// Does `work` unless the client leaves first.
+    /// Hands on the rest of the upload.
+    async fn send(&mut self, session: &mut ServerSession) -> Result<(), Halted> {
+        if let Some(upload) = &mut self.upload {
+            upload.run(session).await?;
+            self.upload = None;
+        }
+        Ok(())
+    }
+
+    /// Does `work` unless the client leaves first or its upload is halted. `None`: it took longer than `allowed`, which
+    /// counts from the end of the request.
     pub async fn during<T>(
         &mut self,
         session: &mut ServerSession,
         work: impl Future<Output = T>,
-    ) -> Result<T, Gone> {
+        allowed: Duration,
+    ) -> Result<Option<T>, Halted> {
+        let mut work = pin!(work);
+        if self.upload.is_some() {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(Some(done)),
+                sent = self.send(session) => sent?,
+            }
+        }
         tokio::select! {
             biased;
-            done = work => Ok(done),
-            gone = self.gone(session) => Err(gone),
+            done = timeout(allowed, work) => Ok(done.ok()),
+            halted = self.gone(session) => Err(halted),
         }
     }
 }

@@ -39,16 +39,16 @@ enum Phase {
     Idle,
     /// A head is arriving. The timer exists only once a read had to wait.
     Head { since: Instant, timer: Option<Pin<Box<Sleep>>> },
-    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's.
+    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's, but for one that was set.
     Open,
-    /// The start of a body that may have to be read again.
-    Kept,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     head: Vec<u8>,
+    /// When whoever reads is to be told that time is over.
+    due: Option<Pin<Box<Sleep>>>,
 }
 
 /// The wrapped stream. Holds the connection's `tenure` (its permits) until the connection ends.
@@ -68,7 +68,7 @@ impl GateIo {
     /// Wraps a fresh connection, whose first head is due at once.
     pub fn new(io: Stream, caps: HeadCaps, tenure: Tenure) -> Self {
         let phase = Phase::Head { since: Instant::now(), timer: None };
-        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024) });
+        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024), due: None });
         Self { io, caps, state, peeked: Vec::new(), rebuke: None, tenure }
     }
 
@@ -82,6 +82,7 @@ impl GateIo {
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::Idle;
             state.head.clear();
+            state.due = None;
         }
     }
 
@@ -93,12 +94,13 @@ impl GateIo {
         look(&state.head)
     }
 
-    /// From now on, or no longer, what is read behind the head is kept with it.
-    pub fn keep(&self, keep: bool) {
-        self.state().phase = if keep { Phase::Kept } else { Phase::Open };
+    /// From `due` on, until the next head, a read that has to wait fails: so whoever waits for anything else while it
+    /// watches the client learns that time is over.
+    pub fn set_due(&self, due: Instant) {
+        self.state().due = Some(Box::pin(tokio::time::sleep_until(due)));
     }
 
-    /// The head's bytes and what was kept behind them, to be read again.
+    /// The head's bytes and what came with them, to be read again.
     pub fn rewound(&self) -> BytesMut {
         BytesMut::from(&self.state().head[..])
     }
@@ -127,6 +129,10 @@ fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "request head did not arrive in time")
 }
 
+fn over() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "time is over")
+}
+
 fn too_long() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "request head too long")
 }
@@ -139,8 +145,6 @@ impl State {
         }
         match &self.phase {
             Phase::Open => return Ok(()),
-            // Chunk framing can make a byte of a body as long as a head: the cap is the same.
-            Phase::Kept => {}
             Phase::Idle => self.phase = Phase::Head { since: Instant::now(), timer: None },
             Phase::Head { since, .. } if since.elapsed() > caps.deadline => return Err(late()),
             Phase::Head { .. } => {}
@@ -155,11 +159,11 @@ impl State {
         match self.phase {
             Phase::Idle => true,
             Phase::Head { .. } => self.head.is_empty(),
-            Phase::Open | Phase::Kept => false,
+            Phase::Open => false,
         }
     }
 
-    /// A read has to wait: ready only if the head's deadline has passed.
+    /// A read has to wait: ready only if the head's deadline has passed, or the one that was set.
     fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps) -> Poll<io::Result<()>> {
         if let Phase::Head { since, timer } = &mut self.phase {
             let timer =
@@ -168,7 +172,10 @@ impl State {
                 return Poll::Ready(Err(late()));
             }
         }
-        Poll::Pending
+        match &mut self.due {
+            Some(due) => due.as_mut().poll(cx).map(|()| Err(over())),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -377,6 +384,24 @@ mod tests {
         assert_eq!(io.read(&mut buf).await.expect("first bytes"), 3);
         assert_eq!(io.read(&mut buf).await.expect_err("cut").kind(), io::ErrorKind::TimedOut);
         assert!(io.head_abandoned());
+    }
+
+    /// Who waits for an app while it watches the client would wait for ever.
+    #[tokio::test]
+    async fn a_reader_is_told_when_time_is_over() {
+        let (mut client, mut io) = pair().await;
+        let mut buf = [0u8; 64];
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+        let n = io.read(&mut buf).await.expect("read");
+        io.head_done(|_| ());
+        io.set_due(Instant::now() + CAPS.deadline);
+        client.write_all(&buf[..n]).await.expect("write");
+        assert_eq!(io.read(&mut buf).await.expect("bytes that are there"), n);
+        assert_eq!(io.read(&mut buf).await.expect_err("over").kind(), io::ErrorKind::TimedOut);
+        io.expect_head();
+        tokio::time::timeout(CAPS.deadline * 2, io.read(&mut buf))
+            .await
+            .expect_err("the next head is not cut");
     }
 
     /// Pingora answers a head that it can't parse by itself, names itself, and sets no security header.

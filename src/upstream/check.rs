@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request};
-use http_body_util::Full;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::Upstream;
+use super::body::RequestBody;
 use super::endpoint::Endpoint;
 use super::pool::Link;
 
@@ -57,7 +57,7 @@ async fn round(upstream: &Upstream, endpoint: &Arc<Endpoint>, check: &Check) {
 /// Whether a GET is answered with 2xx or 3xx; else why not.
 async fn ask(endpoint: &Endpoint, check: &Check) -> Result<(), String> {
     let mut link = Link::open(endpoint, check.timeout).await.map_err(|error| error.to_string())?;
-    let mut request = Request::new(Full::default());
+    let mut request = Request::new(RequestBody::default());
     *request.uri_mut() = check.path.clone();
     let headers = request.headers_mut();
     headers.insert(HOST, endpoint.server.server.host.clone());

@@ -4,6 +4,7 @@
 //! kinds of tasks keep it up to date: names are looked up again when their time to live is over, servers are checked.
 
 mod balance;
+mod body;
 pub mod breaker;
 mod check;
 mod config;
@@ -28,15 +29,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::HOST;
 use http::{HeaderValue, Request, response};
-use http_body_util::Full;
 use siphasher::sip::SipHasher13;
 use tokio::time::sleep;
 
 pub use balance::{Balance, HashBy};
+pub use body::{Piece, RequestBody};
 pub use check::Check;
 pub use config::{NamedUpstream, Targets, UpstreamFile};
 pub use dns::Resolver;
@@ -168,7 +168,7 @@ impl Upstream {
     /// it provably never left.
     pub async fn call(
         self: &Arc<Self>,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
         client: &Client,
         own_host: bool,
     ) -> Result<(response::Parts, Answer), retry::Failed> {

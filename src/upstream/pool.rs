@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, response};
-use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
+use super::body::RequestBody;
 use super::connect::connect;
 use super::endpoint::Endpoint;
 use super::stream::Stream;
@@ -39,7 +39,7 @@ pub enum CallError {
 /// Why one server gave no answer.
 pub(super) enum Unanswered {
     /// The request provably never left, so it may be sent to another.
-    Unsent(Box<Request<Full<Bytes>>>, io::Error),
+    Unsent(Box<Request<RequestBody>>, io::Error),
     /// It may have left.
     Broken(hyper::Error),
 }
@@ -53,8 +53,8 @@ pub struct Pool {
 
 /// One connection.
 pub(super) struct Link {
-    sender: SendRequest<Full<Bytes>>,
-    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
+    connection: Connection<TokioIo<Stream>, RequestBody>,
     ended: bool,
 }
 
@@ -70,7 +70,7 @@ impl Turn {
     /// opened within `share`. A request that provably never left on a kept connection is sent again on another.
     pub(super) async fn ask(
         self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
         share: Duration,
     ) -> Result<(response::Parts, Answer), Unanswered> {
         loop {
@@ -151,8 +151,8 @@ impl Link {
     /// Sends a request; if it could not be sent, it comes back with the error.
     pub(super) async fn ask(
         &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let (connection, ended) = (&mut self.connection, &mut self.ended);
         let answered = poll_fn(|cx| {
@@ -174,7 +174,7 @@ impl Link {
 }
 
 /// Lets a connection read and write. Its errors reach whoever waits for the answer or its body.
-fn drive(connection: &mut Connection<TokioIo<Stream>, Full<Bytes>>, ended: &mut bool, cx: &mut Context<'_>) {
+fn drive(connection: &mut Connection<TokioIo<Stream>, RequestBody>, ended: &mut bool, cx: &mut Context<'_>) {
     if !*ended {
         *ended = Pin::new(connection).poll(cx).is_ready();
     }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     async fn call(upstream: &Arc<Upstream>) -> Answer {
-        let request = Request::post("/").header("host", "a").body(Full::new(Bytes::from_static(b"{}")));
+        let request = Request::post("/").header("host", "a").body(Bytes::from_static(b"{}").into());
         let called = upstream.call(request.expect("request"), &testing::client(), false).await;
         let (head, answer) = called.expect("an answer");
         assert_eq!(head.status, 200);

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, response};
-use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Answer, CallError, Upstream};
+use super::{Answer, CallError, RequestBody, Upstream};
 use crate::config::Span;
 use crate::guard::Fault;
 use crate::proxy::client::Client;
@@ -91,8 +89,18 @@ pub struct Retries {
     account: AtomicU32,
 }
 
+/// The request once more; `None` if its body is still arriving.
+fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let body = RequestBody::from(request.body().whole()?.clone());
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
 /// Why there is no answer, and the request if it provably never left.
-pub type Failed = (CallError, Option<Box<Request<Full<Bytes>>>>);
+pub type Failed = (CallError, Option<Box<Request<RequestBody>>>);
 
 impl Retries {
     /// `None`: nothing is tried again.
@@ -109,7 +117,7 @@ impl Retries {
         &self,
         upstream: &Arc<Upstream>,
         (client, own_host): (&Client, bool),
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
         tried: &mut u32,
     ) -> Result<(response::Parts, Answer), CallError> {
         let Some(policy) = self.policy else {
@@ -118,7 +126,7 @@ impl Retries {
         self.deposit(policy.deposit);
         let repeatable = policy.idempotent && request.method().is_idempotent();
         loop {
-            let copy = repeatable.then(|| request.clone());
+            let copy = if repeatable { copy_of(&request) } else { None };
             let (error, unsent) = match upstream.call(request, client, own_host).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,

@@ -157,6 +157,8 @@ fn files_that_run_fit() {
         readme(),
         "upstream: http://127.0.0.1:1\n",
         "threads: ${N}\ndebug: ${N}\nhosts: ${HOSTS:-a.example,b.example}\ncaps: {uri: '${URI:-8KiB}'}\n",
+        "uploads: {part: 20MiB, types: [png, zip]}\nroutes:\n- {name: a, match: {paths: [/a]}, uploads: {types: off}}\n\
+         - {name: b, match: {paths: [/b]}, uploads: off}\n",
         "caps: {uri: 8192, body: {json: 2m}}\ntimeouts: {first_byte: 1m30s, write: 5 minutes}\n",
         "log: {level: DEBUG, access: {to: /tmp/access.log, format: '${FORMAT:-combined}'}}\n",
         "log: {level: Warning, events: {to: off}}\n",
@@ -200,6 +202,8 @@ fn slips_do_not_fit() {
         "log: {access: {to: sdtout}}",
         "log: {level: warm}",
         "timeouts: {write: 5}",
+        "uploads: {types: [exe]}",
+        "uploads: {types: png.jpg}",
         "timeouts: {write: 5 parsecs}",
         "threads: -1",
         "threads: many",
