@@ -22,6 +22,11 @@ fn cases() -> Vec<Case> {
     let preflight =
         page().field("origin", "https://evil.example").field("access-control-request-method", "POST");
     let preflight = Ask { method: "OPTIONS", ..preflight };
+    let form = "multipart/form-data; boundary=b7";
+    let file =
+        "--b7\r\nContent-Disposition: form-data; name=\"f\"; filename=\"../a.png\"\r\n\r\n1\r\n--b7--\r\n";
+    let script = Ask::post("/api/chat", "<svg onload=alert(1)>");
+    let script = Ask { fields: vec![("content-type".into(), "image/png".into())], ..script };
     let rejecting = "sanitize: {chat: {sink: html, action: reject}}\n";
     vec![
         case("hosts", "", page().host("evil.example"), "host_denied"),
@@ -29,6 +34,9 @@ fn cases() -> Vec<Case> {
         case("caps", "caps: {uri: 10}\n", Ask::get("/a-long-path"), "uri_too_long"),
         case("origin", "", Ask::chat().field("origin", "https://evil.example"), "origin_denied"),
         case("cors", "cors: {allowed_origins: ['https://app.example']}\n", preflight, "origin_denied"),
+        case("uploads", "", posted(form, file), "upload_name_denied"),
+        case("uploads", "", posted("multipart/form-data", file), "malformed_upload"),
+        case("uploads", "", script, "upload_type_denied"),
         case("json", "", Ask::post("/api/data", r#"{"a":1,"a":2}"#), "invalid_json"),
         case("json", "", posted("application/x-www-form-urlencoded", "message=1&message=2"), "invalid_form"),
         case("json", "", posted("application/json; charset=latin1", "{}"), "unsupported_charset"),

@@ -3,6 +3,8 @@
 //! What protects the gate itself is no matter of mode: hygiene, paths, caps on connections and bodies, deadlines, memory,
 //! breakers. Nor is maintenance, which somebody switched on.
 
+use std::sync::{Arc, OnceLock};
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -50,6 +52,8 @@ guards! {
     Cors = "cors",
     /// Shape, coding and charset of JSON and forms.
     Json = "json",
+    /// Files that are sent.
+    Uploads = "uploads",
     /// Length of texts.
     Text = "text",
     /// What texts hold.
@@ -62,6 +66,9 @@ guards! {
 
 /// What was not refused because its guard only observes, in the order it was found. An empty one holds no memory.
 pub type Noted = Vec<Refusal>;
+
+/// The same, of a guard that looks on while the body streams.
+pub type NotedLate = Arc<OnceLock<Refusal>>;
 
 /// The guards of a route that only observe: a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

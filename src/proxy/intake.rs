@@ -39,6 +39,7 @@ impl Gate {
             carriage: Carriage::Gate,
             refusal: None,
             noted: Noted::new(),
+            noted_late: None,
             seen: Sightings::default(),
             upstream_first_byte: None,
             upstream_called: None,

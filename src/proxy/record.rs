@@ -25,6 +25,7 @@ impl Gate {
                 (Some(_), _) => Outcome::UpstreamFailed,
             });
         }
+        ctx.noted.extend(ctx.noted_late.take().and_then(|noted| noted.get().cloned()));
         let request = session.req_header();
         let header = |name: &HeaderName| request.headers.get(name).map(http::HeaderValue::as_bytes);
         let routed = ctx.routed.as_ref();

@@ -29,7 +29,7 @@ use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
 use crate::guard::limits::{Drawer, Draws};
-use crate::guard::mode::Guard;
+use crate::guard::mode::{Guard, NotedLate};
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
@@ -212,12 +212,15 @@ impl Gate {
     }
 
     /// A body that was read whole for its path's sake, and is no JSON, may be a file.
-    fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &Context) -> Result<(), Halt> {
+    fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        if let Some(mut upload) = routed.route.guards.begin_upload(&routed.head(session))? {
+        let guards = &routed.route.guards;
+        let looked = guards.begin_upload(&routed.head(session)).and_then(|upload| {
+            let Some(mut upload) = upload else { return Ok(()) };
             upload.feed(body)?;
-            upload.end()?;
-        }
+            upload.end()
+        });
+        guards.observed.judge(Guard::Uploads, looked, &mut ctx.noted)?;
         Ok(())
     }
 
@@ -231,10 +234,13 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let route = routed.route.clone();
         let looked_at = route.inspect != Inspect::Off;
-        let guard = if looked_at { route.guards.begin_upload(&routed.head(session))? } else { None };
+        let guard = if looked_at { route.guards.begin_upload(&routed.head(session)) } else { Ok(None) };
+        let observed = route.guards.observed;
+        let guard = observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
+        ctx.noted_late = (guard.is_some() && observed.contains(Guard::Uploads)).then(NotedLate::default);
         let declared = declared_length(&session.req_header().headers);
         let (first, patience) = reader.into_first();
-        let arriving = Arriving::new(route, guard, declared, patience);
+        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), declared, patience);
         let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
             Ahead::Whole(body, held) => {
                 ctx.held = Some(held);
