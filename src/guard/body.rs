@@ -259,7 +259,7 @@ mod tests {
         fields.iter().map(|f| (*f).to_owned()).collect()
     }
 
-    fn observing(observed: Observed) -> BodyGuard {
+    fn guard() -> BodyGuard {
         let text = text::Config {
             chat: ChatConfig {
                 max: 5,
@@ -269,13 +269,9 @@ mod tests {
             model: KindConfig { max: 10, fields: list(&["/messages", "/system"]) },
             speech: KindConfig { max: 3, fields: list(&["/input"]) },
         };
-        let sessions = ["/sessionId".into()];
+        let (sessions, observed) = (["/sessionId".into()], Observed::default());
         BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, &sessions, observed)
             .expect("guard")
-    }
-
-    fn guard() -> BodyGuard {
-        observing(Observed::default())
     }
 
     fn refused(body: &str, syntax: Syntax, api: Option<Api>) -> Option<Reason> {
