@@ -10,6 +10,7 @@ use tidegate::config::{Config, Overrides, Settings};
 use tidegate::guard::body::Syntax;
 use tidegate::guard::chain::Timers;
 use tidegate::guard::limits::Drawer;
+use tidegate::guard::mode::Noted;
 use tidegate::guard::security_headers::Author;
 use tidegate::guard::{Head, Traffic, hygiene};
 use tidegate::observe::metrics::Metrics;
@@ -61,6 +62,7 @@ fn chain(c: &mut Criterion) {
     let request_id = HeaderValue::from_static("0123456789abcdef");
     c.bench_function("chat POST through the chain", |b| {
         b.iter(|| {
+            let mut noted = Noted::new();
             hygiene::check_raw_head(black_box(RAW), &settings.hygiene).expect("hygiene");
             let (path, _) = split_target(b"/api/chat");
             let path = NormalPath::parse(path, &settings.paths).expect("path");
@@ -80,7 +82,7 @@ fn chain(c: &mut Criterion) {
                 traffic: Traffic::Ai,
                 upgrade: false,
             };
-            route.guards.check_head(&head, &timers).expect("head");
+            route.guards.check_head(&head, &timers, &mut noted).expect("head");
             let drawer = Drawer::of(&head, &settings.client, &route.name, false);
             for draws in [route.guards.limits.head_draws(&drawer), route.guards.limits.body_draws(&drawer)] {
                 let demand = Demand { id: None, draws: draws.as_slice() };
@@ -88,7 +90,7 @@ fn chain(c: &mut Criterion) {
             }
             route
                 .guards
-                .check_body(black_box(&body), Syntax { json: true, form: false }, api, &timers)
+                .check_body(black_box(&body), Syntax { json: true, form: false }, api, &timers, &mut noted)
                 .expect("body");
             let mut forwarded = headers.clone();
             let told = Told {

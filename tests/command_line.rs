@@ -146,6 +146,13 @@ fn production_names_each_setting_that_is_not_good_enough() {
         ("limits", "{ai: off}", "limits.ai", "is off"),
         ("limits", "{api: {enabled: false}}", "limits.api", "is off"),
         ("routes", "[{name: a, match: {paths: [/a]}, origin: off}]", "routes[0].origin", "is off"),
+        ("mode", "observe", "mode", "refuse nothing"),
+        (
+            "routes",
+            "[{name: a, match: {paths: [/a]}, observe: [text]}]",
+            "routes[0].observe",
+            "refuse nothing",
+        ),
         ("state_dir", &open.display().to_string(), "state_dir", "chmod 700"),
         ("client", weak, "client.secret", "fewer than 32"),
         ("client", repeated, "client.secret", "few different"),
@@ -174,6 +181,22 @@ fn production_names_each_setting_that_is_not_good_enough() {
             assert!(written || place == "client.trusted_proxies", "no line: {said}");
         }
     }
+}
+
+/// Whoever asks what a gate does has to see which route lets what pass.
+#[test]
+fn explain_names_the_guards_of_each_route_that_only_observe() {
+    let scratch = Scratch::new();
+    let file = scratch.path("tidegate.yaml");
+    let settings = "upstream: http://127.0.0.1:1\nobserve: [text, hosts]\n\
+                    routes: [{name: a, match: {paths: [/a]}, observe: []}]\n";
+    std::fs::write(&file, settings).expect("writes");
+    let said = tidegate(&["check", "--explain", "-c", &file.display().to_string()]).output().expect("runs");
+    let said = String::from_utf8(said.stdout).expect("UTF-8");
+    assert!(said.contains("\n  a: nothing\n  default: hosts, text\n"), "{said}");
+    std::fs::write(&file, "upstream: http://127.0.0.1:1\nobserve: [breaker]\n").expect("writes");
+    let (good, said) = check(&mut tidegate(&["check", "-c", &file.display().to_string()]));
+    assert!(!good && said.contains("tidegate.yaml:2") && said.contains("concurrency"), "{said}");
 }
 
 /// The shipped defaults serve a newcomer on this machine; they must not pass for more.

@@ -82,7 +82,8 @@ fn every_variable_of_a_log_format_is_explained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_described_as_it_is() {
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), "");
+    let gate = gate(upstream.address(), "observe: [hosts]\n");
+    gate.ask(Via::H1, &Ask::chat().host("evil.example")).await;
     gate.ask(Via::H1, &Ask::chat()).await;
     gate.ask(Via::H1, &Ask::post("/api/chat", "{")).await;
     gate.ask(Via::H1, &Ask::post("/api/chat", r#"{"message":"<script>"}"#)).await;

@@ -1,12 +1,15 @@
 //! `tidegate check`: test the settings, and show them with their origin.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::RunArgs;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::guard::chain;
+use crate::guard::mode::Guard;
+use crate::proxy::route::Route;
 use crate::state::Clock;
 
 #[derive(Debug, Args)]
@@ -48,14 +51,24 @@ pub fn check(args: &RunArgs, explain: bool) -> Result<(), String> {
 
 fn test(args: &RunArgs, explain: bool) -> Result<Config, String> {
     let (config, warnings) = args.load().map_err(|e| e.to_string())?;
-    config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
+    let settings = config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
     warnings.iter().for_each(|warning| eprintln!("tidegate: {warning}"));
     if explain {
         print(&config.explain());
         print(&format!("# The way of a request, in this order:\n{}", chain::explain()));
+        print(&format!("# What only observes, by route:\n{}", observed(&settings)));
     }
     print(&format!("The settings are good{}.", describe(&config)));
     Ok(config)
+}
+
+/// The guards of each route that refuse nothing.
+fn observed(settings: &Settings) -> String {
+    let line = |route: &Arc<Route>| {
+        let names: Vec<_> = route.guards.observed.iter().map(Guard::name).collect();
+        format!("  {}: {}", route.name, if names.is_empty() { "nothing".into() } else { names.join(", ") })
+    };
+    settings.routes.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A reader that has seen enough, such as `head`, is no error.

@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 pub use super::level::Level;
 use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
+use crate::guard::mode::{Guard, Mode};
 use crate::guard::{
     body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
     text, uploads,
@@ -179,6 +180,10 @@ pub struct ClientFile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteFile {
+    /// Whether guards refuse.
+    pub mode: Mode,
+    /// Guards that only tell what they would have refused.
+    pub observe: Vec<Guard>,
     /// Hosts that are served.
     pub hosts: host::Config,
     /// Client addresses.

@@ -9,6 +9,7 @@ use super::file::{RouteFile, ServerFile};
 use super::resolve::nearest;
 use super::routes::RouteEntry;
 use super::{Config, ConfigError, ConfigErrors, Secret, Toggle, from_node, from_node_at};
+use crate::guard::mode::Mode;
 
 /// Characters of a secret that nobody guesses: 128 bits in hex.
 const SECRET_LENGTH: usize = 32;
@@ -103,6 +104,11 @@ fn server(file: &ServerFile) -> Vec<Finding> {
 fn route(file: &RouteFile) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut add = |key: &str, message: &str, remedy| found.push((key.to_owned(), message.to_owned(), remedy));
+    if file.mode == Mode::Observe {
+        add("mode", "is observe: guards refuse nothing", "write mode: enforce");
+    } else if !file.observe.is_empty() {
+        add("observe", "names guards that refuse nothing", "write observe: []");
+    }
     if file.hosts.0.is_empty() {
         add(
             "hosts",

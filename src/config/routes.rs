@@ -10,6 +10,7 @@ use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
 use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
+use crate::guard::mode::Observed;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
 use crate::proxy::fallback::Fallback;
@@ -116,6 +117,7 @@ impl RouteBuilder<'_> {
             &file.text,
             file.sanitize.as_option(),
             &self.file.client.session_fields,
+            Observed::new(file.mode, &file.observe),
         )
         .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         // A limit that a route repeats is its own; one that it inherits is shared by all.

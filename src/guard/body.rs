@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::form::{self, Strictness};
 use super::json::{self, Caps, Value};
+use super::mode::{Guard, Noted, Observed};
 use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Sink, Target, Texts};
 use super::text::{self, TextFields};
 use super::{Fault, Reason, Refusal, Verdict};
@@ -37,6 +38,7 @@ pub struct BodyGuard {
     pub(super) fields: TextFields,
     pub(super) sanitizer: Sanitizer,
     pub(super) path: Option<Target>,
+    pub(super) observed: Observed,
 }
 
 /// What the walk brought to light.
@@ -67,6 +69,7 @@ thread_local! {
 }
 
 /// What one walk brought to light.
+#[derive(Default)]
 pub(super) struct Walked {
     session: Option<String>,
     pub(super) outcome: Outcome,
@@ -82,6 +85,7 @@ impl BodyGuard {
         text: &text::Config,
         sanitize: Option<&sanitize::Config>,
         session_fields: &[String],
+        observed: Observed,
     ) -> Result<Self, Fault> {
         let mut caps = [("json.depth", json.depth), ("json.members", json.members)].into_iter();
         if let Some((key, _)) = caps.find(|(_, cap)| *cap == 0) {
@@ -91,34 +95,48 @@ impl BodyGuard {
         if sanitize.is_some_and(|config| !matches!(config.path.sink, Sink::Html | Sink::Model)) {
             return Err(Fault::new("sanitize.path.sink", "must be html or model"));
         }
+        let sanitize = sanitize.cloned().map(|config| match observed.contains(Guard::Sanitize) {
+            true => config.observing(),
+            false => config,
+        });
+        let sanitize = sanitize.as_ref();
         Ok(Self {
             caps: Caps { depth: json.depth, members: json.members },
             fields: TextFields::build(text, sanitize, session_fields)?,
             sanitizer: Sanitizer::default(),
             path: sanitize.map(|config| config.path),
+            observed,
         })
     }
 
-    /// Walks `body` once for each syntax that it has.
-    pub fn check(&self, body: &[u8], syntax: Syntax, api: Option<Api>) -> Result<Findings, Refusal> {
+    /// Walks `body` once for each syntax that it has. What can't be read, and may not be refused for it, is not looked
+    /// into: no text of it is measured or sanitized.
+    pub fn check(
+        &self,
+        body: &[u8],
+        syntax: Syntax,
+        api: Option<Api>,
+        noted: &mut Noted,
+    ) -> Result<Findings, Refusal> {
         let mut findings = Findings::default();
         if syntax.json {
-            let walked = self.check_json(body, api)?;
+            let walked = self.check_json(body, api, noted)?;
             findings.session = walked.session;
-            findings.take(body, walked.outcome)?;
+            self.observed.judge(Guard::Sanitize, findings.take(body, walked.outcome), noted)?;
         }
         if syntax.form {
             // What is JSON as well is held to JSON's grammar; prose in it may have a bare `%`.
             let strictness = if syntax.json { Strictness::Lenient } else { Strictness::Strict };
-            let walked = self.check_pairs(body, strictness, FORM, api)?;
+            let walked = self.check_pairs(body, strictness, FORM, api, noted)?;
             findings.session = findings.session.or(walked.session);
             findings.seen.extend(walked.outcome.seen);
-            findings.take(body, Outcome { seen: Sightings::default(), ..walked.outcome })?;
+            let outcome = Outcome { seen: Sightings::default(), ..walked.outcome };
+            self.observed.judge(Guard::Sanitize, findings.take(body, outcome), noted)?;
         }
         Ok(findings)
     }
 
-    fn check_json(&self, body: &[u8], api: Option<Api>) -> Result<Walked, Refusal> {
+    fn check_json(&self, body: &[u8], api: Option<Api>, noted: &mut Noted) -> Result<Walked, Refusal> {
         let set = self.fields.of(api);
         let mut reading = set.reading();
         SCRATCH.with_borrow_mut(|Scratch { json, parts, decoded, .. }| {
@@ -141,18 +159,21 @@ impl BodyGuard {
                     texts.add(target, found.part_of, found.span, text.raw());
                 }
             };
-            json::scan(body, &self.caps, set.rules(), json, &mut visit).map_err(|fault| {
+            let scanned = json::scan(body, &self.caps, set.rules(), json, &mut visit).map_err(|fault| {
                 let setting = match fault.kind {
                     json::FaultKind::TooDeep { .. } => "json.depth",
                     json::FaultKind::TooManyMembers { .. } => "json.members",
                     _ => "",
                 };
                 Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
-            })?;
-            let session = reading.conclude()?;
+            });
+            if self.observed.judge(Guard::Json, scanned, noted)?.is_none() {
+                return Ok(Walked::default());
+            }
+            self.observed.judge(Guard::Text, reading.check(), noted)?;
             let outcome = texts.finish();
             decoded.shrink_to(KEPT);
-            Ok(Walked { session, outcome })
+            Ok(Walked { session: reading.into_session(), outcome })
         })
     }
 
@@ -162,6 +183,7 @@ impl BodyGuard {
         strictness: Strictness,
         what: &'static str,
         api: Option<Api>,
+        noted: &mut Noted,
     ) -> Result<Walked, Refusal> {
         let set = self.fields.of(api);
         let mut reading = set.reading();
@@ -178,16 +200,20 @@ impl BodyGuard {
                 looked_at = Some(found.span.start);
                 texts.add(target, found.listed.then_some(usize::from(found.tag)), found.span, text);
             };
-            form::scan(pairs, strictness, &self.caps, set.rules(), form, &mut visit).map_err(|fault| {
+            let scanned = form::scan(pairs, strictness, &self.caps, set.rules(), form, &mut visit);
+            let scanned = scanned.map_err(|fault| {
                 let setting = match fault.kind {
                     form::FaultKind::TooDeep { .. } => "json.depth",
                     form::FaultKind::TooManyFields { .. } => "json.members",
                     _ => "",
                 };
                 Refusal::new(Reason::InvalidForm, fault.told(what), setting)
-            })?;
-            let session = reading.conclude()?;
-            Ok(Walked { session, outcome: texts.finish() })
+            });
+            if self.observed.judge(Guard::Json, scanned, noted)?.is_none() {
+                return Ok(Walked::default());
+            }
+            self.observed.judge(Guard::Text, reading.check(), noted)?;
+            Ok(Walked { session: reading.into_session(), outcome: texts.finish() })
         })
     }
 }
@@ -243,12 +269,13 @@ mod tests {
             model: KindConfig { max: 10, fields: list(&["/messages", "/system"]) },
             speech: KindConfig { max: 3, fields: list(&["/input"]) },
         };
-        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, &["/sessionId".into()])
+        let (sessions, observed) = (["/sessionId".into()], Observed::default());
+        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, &sessions, observed)
             .expect("guard")
     }
 
     fn refused(body: &str, syntax: Syntax, api: Option<Api>) -> Option<Reason> {
-        guard().check(body.as_bytes(), syntax, api).err().map(|r| r.reason)
+        guard().check(body.as_bytes(), syntax, api, &mut Noted::new()).err().map(|r| r.reason)
     }
 
     fn reason(body: &str, api: Option<Api>) -> Option<Reason> {
@@ -287,12 +314,13 @@ mod tests {
     /// Shape faults name their setting and never the value.
     #[test]
     fn faults_say_what_to_change() {
+        let fault = |body: &[u8], syntax| guard().check(body, syntax, None, &mut Noted::new());
         let deep = "[".repeat(20);
-        let refusal = guard().check(deep.as_bytes(), JSON, None).expect_err("too deep");
+        let refusal = fault(deep.as_bytes(), JSON).expect_err("too deep");
         assert_eq!((refusal.reason, &*refusal.setting), (Reason::InvalidJson, "json.depth"));
-        let twice = guard().check(br#"{"secret-key":1,"secret-key":2}"#, JSON, None).expect_err("duplicate");
+        let twice = fault(br#"{"secret-key":1,"secret-key":2}"#, JSON).expect_err("duplicate");
         assert!(!twice.detail.contains("secret-key"));
-        let many = guard().check("&".repeat(20).as_bytes(), FORM, None).expect_err("too many");
+        let many = fault("&".repeat(20).as_bytes(), FORM).expect_err("too many");
         assert_eq!((many.reason, &*many.setting), (Reason::InvalidForm, "json.members"));
     }
 
@@ -302,7 +330,8 @@ mod tests {
         for (body, syntax) in
             [(r#"{"sessionId":"s-1","chatInput":"hi"}"#, JSON), ("chatInput=hi&sessionId=s%2D1", FORM)]
         {
-            let found = guard().check(body.as_bytes(), syntax, Some(Api::Webhook)).expect("good");
+            let found =
+                guard().check(body.as_bytes(), syntax, Some(Api::Webhook), &mut Noted::new()).expect("good");
             assert_eq!(found.session.as_deref(), Some("s-1"));
         }
     }
@@ -325,7 +354,9 @@ mod tests {
             let chat = ChatConfig { max: 1, fields: list(chat), on_chats: list(on_chats) };
             let text = text::Config { chat, model: kind.clone(), speech: kind };
             let error =
-                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, None, &[]).err().expect("bad");
+                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, None, &[], Observed::default())
+                    .err()
+                    .expect("bad");
             assert!(error.message.contains("message"), "{error}");
             error.key
         };

@@ -15,6 +15,7 @@ use super::cors::{Cors, Preflight};
 use super::host::Hosts;
 use super::leaks::Leaks;
 use super::limits::Limits;
+use super::mode::{Guard, Noted, Observed};
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
 use super::target::TargetFindings;
@@ -111,6 +112,8 @@ pub struct Guards {
     uploads: Option<Arc<Uploads>>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,
+    /// Those that only observe.
+    pub observed: Observed,
     /// Caps on heads and bodies.
     pub caps: Caps,
     /// Requests in flight.
@@ -170,6 +173,7 @@ impl Guards {
         let origin =
             file.origin.as_option().map(|config| OriginGuard::build(config, cors.origins())).transpose()?;
         Ok(Self {
+            observed: Observed::new(file.mode, &file.observe),
             hosts: Hosts::build(&file.hosts, loopback)?,
             addresses: Addresses::build(&file.addresses)?,
             caps: Caps::build(&file.caps)?,
@@ -185,16 +189,17 @@ impl Guards {
         })
     }
 
-    /// Everything that the head alone decides.
-    pub fn check_head(&self, head: &Head<'_>, timers: &Timers) -> Verdict {
+    /// Everything that the head alone decides. What would be refused, but is only observed, is noted.
+    pub fn check_head(&self, head: &Head<'_>, timers: &Timers, noted: &mut Noted) -> Verdict {
         let sampled = timers.sampled();
-        timed(sampled, &timers.hosts, || self.hosts.check(head))?;
-        timed(sampled, &timers.addresses, || self.addresses.check(head))?;
-        timed(sampled, &timers.caps, || self.caps.check(head))?;
+        let mut judge = |guard, verdict| self.observed.judge(guard, verdict, noted).map(drop);
+        judge(Guard::Hosts, timed(sampled, &timers.hosts, || self.hosts.check(head)))?;
+        judge(Guard::Addresses, timed(sampled, &timers.addresses, || self.addresses.check(head)))?;
+        judge(Guard::Caps, timed(sampled, &timers.caps, || self.caps.check(head)))?;
         if let Some(origin) = &self.origin {
-            timed(sampled, &timers.origin, || origin.check(head))?;
+            judge(Guard::Origin, timed(sampled, &timers.origin, || origin.check(head)))?;
         }
-        timed(sampled, &timers.cors, || self.cors.check(head))
+        judge(Guard::Cors, timed(sampled, &timers.cors, || self.cors.check(head)))
     }
 
     /// The answer to a preflight, if this is one that the gate answers.
@@ -208,8 +213,9 @@ impl Guards {
         path: &str,
         query: Option<&str>,
         api: Option<Api>,
+        noted: &mut Noted,
     ) -> Result<TargetFindings, Refusal> {
-        self.body.check_target(path, query, api)
+        self.body.check_target(path, query, api, noted)
     }
 
     /// Everything that a body decides.
@@ -219,8 +225,9 @@ impl Guards {
         syntax: Syntax,
         api: Option<Api>,
         timers: &Timers,
+        noted: &mut Noted,
     ) -> Result<Findings, Refusal> {
-        timed(timers.sampled(), &timers.body, || self.body.check(body, syntax, api))
+        timed(timers.sampled(), &timers.body, || self.body.check(body, syntax, api, noted))
     }
 
     /// What is to look at a body which is no JSON, if anything is.
@@ -236,7 +243,11 @@ impl Guards {
         client: &Client,
         origin: Option<&HeaderValue>,
     ) {
-        self.cors.decorate(&mut head.headers, origin, author);
+        // A foreign page that is only observed gets what the app allows it.
+        let observed = self.observed.contains(Guard::Cors) && author == Author::Upstream;
+        if !observed || self.cors.admits(origin) {
+            self.cors.decorate(&mut head.headers, origin, author);
+        }
         if let (Some(leaks), Author::Upstream) = (&self.leaks, author) {
             leaks.strip(&mut head.headers);
         }

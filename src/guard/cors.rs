@@ -82,6 +82,11 @@ impl Cors {
         !self.origins.is_empty()
     }
 
+    /// Whether pages of `origin` may read answers, as far as the gate has a say; no origin needs no leave.
+    pub fn admits(&self, origin: Option<&HeaderValue>) -> bool {
+        !self.speaks() || origin.is_none() || self.listing(origin).is_some()
+    }
+
     /// Refuses a preflight from an origin that is not allowed; everything else is the origin guard's matter.
     pub fn check(&self, head: &Head<'_>) -> Verdict {
         if !self.speaks() || !is_preflight(head) || self.listing(only(head.headers, &ORIGIN)).is_some() {

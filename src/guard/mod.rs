@@ -18,6 +18,7 @@ pub mod hygiene;
 pub mod json;
 pub mod leaks;
 pub mod limits;
+pub mod mode;
 pub mod origin;
 pub mod origin_list;
 mod reason;

@@ -5,6 +5,7 @@ use super::Refusal;
 use super::body::{BodyGuard, threat};
 use super::form::{Strictness, percent_decoded};
 use super::json::splice;
+use super::mode::{Guard, Noted};
 use super::sanitize::{Carrier, Outcome, Sightings, Texts};
 use crate::proxy::api::Api;
 
@@ -26,12 +27,15 @@ impl BodyGuard {
         path: &str,
         query: Option<&str>,
         api: Option<Api>,
+        noted: &mut Noted,
     ) -> Result<TargetFindings, Refusal> {
         let mut findings = TargetFindings::default();
-        findings.path = findings.take("path", path, self.check_path(path))?;
+        let path = findings.take("path", path, self.check_path(path));
+        findings.path = self.observed.judge(Guard::Sanitize, path, noted)?.flatten();
         if let (Some(query), Some(_)) = (query, api) {
-            let walked = self.check_pairs(query.as_bytes(), Strictness::Lenient, "query", api)?;
-            findings.query = findings.take("query", query, Some(walked.outcome))?;
+            let walked = self.check_pairs(query.as_bytes(), Strictness::Lenient, "query", api, noted)?;
+            let query = findings.take("query", query, Some(walked.outcome));
+            findings.query = self.observed.judge(Guard::Sanitize, query, noted)?.flatten();
         }
         Ok(findings)
     }

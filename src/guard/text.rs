@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::json::{FieldRules, PatternError, Rule};
 use super::sanitize::{self, Target};
-use super::{Fault, Reason, Refusal};
+use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::{Api, TextKind};
 
 /// Text caps, as written.
@@ -214,9 +214,14 @@ impl Reading<'_> {
         self.set.texts.get(usize::from(tag))?.target
     }
 
-    /// The session id that was named, if no text was too long.
-    pub fn conclude(self) -> Result<Option<String>, Refusal> {
-        let Some(TextRule { pattern, max, setting, .. }) = self.too_long else { return Ok(self.session) };
+    /// The session id that was named.
+    pub fn into_session(self) -> Option<String> {
+        self.session
+    }
+
+    /// Refuses if a text was too long.
+    pub fn check(&self) -> Verdict {
+        let Some(TextRule { pattern, max, setting, .. }) = self.too_long else { return Ok(()) };
         let place = if pattern.is_empty() { "the top" } else { pattern };
         let detail = format!("The text at {place} is longer than {max} characters.");
         Err(Refusal::new(Reason::TextTooLong, detail, *setting))

@@ -76,6 +76,9 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     line.word("traffic", record.traffic_name());
     line.word("carriage", record.carriage.name());
     line.maybe("reason", record.refusal.map(|refusal| refusal.reason.code()));
+    if !record.noted.is_empty() {
+        line.words("would_refuse", record.noted.iter().map(|refusal| refusal.reason.code()));
+    }
     for (key, subject) in [("user", record.user), ("session", record.session), ("device", record.device)] {
         if let Some(subject) = subject {
             line.subject(key, subject);

@@ -43,6 +43,21 @@ impl<'a> JsonLine<'a> {
         self.out.push(b'"');
     }
 
+    /// A list of words of our own.
+    pub fn words(&mut self, key: &'static str, values: impl Iterator<Item = &'static str>) {
+        self.key(key);
+        self.out.push(b'[');
+        for (at, value) in values.enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            self.out.push(b'"');
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
+        }
+        self.out.push(b']');
+    }
+
     /// A string, or nothing at all when there is none.
     pub fn maybe(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {

@@ -49,6 +49,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     refusals: IntCounterVec,
+    observed_refusals: IntCounterVec,
     sanitized: IntCounterVec,
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
@@ -141,6 +142,11 @@ impl Metrics {
             refusals: families.counters(
                 "refusals_total",
                 "Requests that were refused or failed, by reason.",
+                &RouteSeries::REFUSAL_LABELS,
+            )?,
+            observed_refusals: families.counters(
+                "observed_refusals_total",
+                "Refusals that were only noted, since their guard observes, by reason.",
                 &RouteSeries::REFUSAL_LABELS,
             )?,
             sanitized: families.counters(
@@ -246,6 +252,7 @@ impl Metrics {
             name,
             &self.requests,
             &self.refusals,
+            &self.observed_refusals,
             &self.sanitized,
             &self.request_seconds,
             &self.fallbacks,

@@ -101,6 +101,8 @@ pub struct Record<'a> {
     pub carriage: Carriage,
     /// Why it was refused or failed.
     pub refusal: Option<&'a Refusal>,
+    /// What it would have been refused for by guards that only observe.
+    pub noted: &'a [Refusal],
     /// What was found in its texts.
     pub seen: Option<&'a Sightings>,
     /// The request's id, made here or passed.
@@ -268,6 +270,12 @@ impl Observer {
         if let Some(event) = SecurityEvent::of(record) {
             self.event(&event);
         }
+        record.noted.iter().for_each(|refusal| route.observed(refusal.reason));
+        // The first alone would have refused it: to tell of all would make more events than refusing does.
+        if let Some(first) = record.noted.first() {
+            let event = SecurityEvent::about(record, first.reason, &first.detail);
+            self.event(&SecurityEvent { action: Some("observed"), ..event });
+        }
         if let Some(seen) = record.seen {
             seen.iter().for_each(|(target, found)| route.sanitized(target.sink, found));
             self.tell_of(seen, record);
@@ -277,7 +285,11 @@ impl Observer {
     /// Tells of texts that were changed or observed. A refusal was told as such; what goes to models is counted only, since
     /// code is their daily bread.
     fn tell_of(&self, seen: &Sightings, record: &Record<'_>) {
-        let told = |(target, _): &(Target, Kinds)| target.sink != Sink::Model && record.refusal.is_none();
+        let noted = record.noted.first().is_some_and(|first| first.reason == Reason::ThreatDetected);
+        if noted || record.refusal.is_some() {
+            return;
+        }
+        let told = |(target, _): &(Target, Kinds)| target.sink != Sink::Model;
         for (target, found) in seen.iter().filter(told) {
             let kinds = found.names().collect::<Vec<_>>().join(", ");
             let detail = format!("A text held what a page would run or what nobody sees: {kinds}.");

@@ -68,6 +68,7 @@ variables! {
     Traffic = "traffic";
     Carriage = "carriage";
     Reason = "reason";
+    WouldRefuse = "would_refuse";
     Session = "session";
     Device = "device";
 }
@@ -187,6 +188,10 @@ impl Variable {
             Self::Traffic => text(out, Some(record.traffic_name())),
             Self::Carriage => text(out, Some(record.carriage.name())),
             Self::Reason => text(out, record.refusal.map(|refusal| refusal.reason.code())),
+            Self::WouldRefuse => {
+                let codes = record.noted.iter().map(|refusal| refusal.reason.code()).collect::<Vec<_>>();
+                text(out, Some(&codes.join(",")));
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct RouteSeries {
     name: Arc<str>,
     requests: Lazily,
     refusals: Lazily,
+    observed: Lazily,
     sanitized: Lazily,
     seconds: Histogram,
     fallbacks: [IntCounter; Fallback::ALL.len()],
@@ -78,7 +79,7 @@ impl Lazily {
 impl RouteSeries {
     /// Labels of the requests family, the route first.
     pub(super) const REQUEST_LABELS: [&'static str; 4] = ["route", "traffic", "status_class", "method"];
-    /// Labels of the refusals family, the route first.
+    /// Labels of the families of refusals and of observed refusals, the route first.
     pub(super) const REFUSAL_LABELS: [&'static str; 2] = ["route", "reason"];
     /// Labels of the family of sanitized texts, the route first.
     pub(super) const SANITIZED_LABELS: [&'static str; 3] = ["route", "sink", "kind"];
@@ -89,6 +90,7 @@ impl RouteSeries {
         name: &str,
         requests: &IntCounterVec,
         refusals: &IntCounterVec,
+        observed: &IntCounterVec,
         sanitized: &IntCounterVec,
         seconds: &HistogramVec,
         fallbacks: &IntCounterVec,
@@ -97,6 +99,7 @@ impl RouteSeries {
             name: name.into(),
             requests: Lazily::new(requests, TRAFFIC.len() * CLASSES.len() * METHODS.len()),
             refusals: Lazily::new(refusals, Reason::ALL.len()),
+            observed: Lazily::new(observed, Reason::ALL.len()),
             sanitized: Lazily::new(sanitized, Sink::ALL.len() * Kind::ALL.len()),
             seconds: seconds.with_label_values(&[name]),
             fallbacks: Fallback::ALL.map(|by| fallbacks.with_label_values(&[name, by])),
@@ -134,6 +137,10 @@ impl RouteSeries {
 
     pub(super) fn refusal(&self, reason: Reason) {
         self.refusals.inc(reason as usize, || [reason.code()], &self.name);
+    }
+
+    pub(super) fn observed(&self, reason: Reason) {
+        self.observed.inc(reason as usize, || [reason.code()], &self.name);
     }
 
     pub(super) fn sanitized(&self, sink: Sink, found: Kinds) {

@@ -95,6 +95,7 @@ fn record<'a>() -> Record<'a> {
         traffic: Traffic::Ai,
         carriage: Carriage::Exchange,
         refusal: None,
+        noted: &[],
         seen: None,
         request_id: "0123456789abcdef0123456789abcdef",
         user_agent: Some(b"curl/8.5.0"),
@@ -364,6 +365,7 @@ fn the_exposition_parses_line_by_line() {
     let refusal = Refusal::new(Reason::RateLimited, "", "");
     desk.observer.metrics().guard("cors").observe(1e-6);
     desk.observer.record(&Record { route: Some(&route), refusal: Some(&refusal), ..record() });
+    desk.observer.record(&Record { noted: std::slice::from_ref(&refusal), ..record() });
     let text = desk.metrics();
     let mut families = BTreeSet::new();
     for line in text.lines() {
@@ -381,6 +383,7 @@ fn the_exposition_parses_line_by_line() {
     for family in [
         "requests_total",
         "refusals_total",
+        "observed_refusals_total",
         "request_duration_seconds",
         "in_flight",
         "connections",

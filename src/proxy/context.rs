@@ -12,6 +12,7 @@ use super::live::Live;
 use super::route::Route;
 use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
+use crate::guard::mode::{Noted, NotedLate};
 use crate::guard::sanitize::Sightings;
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::{Carriage, Fallback};
@@ -106,6 +107,10 @@ pub struct Context {
     pub carriage: Carriage,
     /// Why it was refused or failed, once it was.
     pub refusal: Option<Refusal>,
+    /// What it would have been refused for, had the guards not only observed.
+    pub noted: Noted,
+    /// The same, of an upload that streams.
+    pub noted_late: Option<NotedLate>,
     /// What was found in its texts.
     pub seen: Sightings,
     /// From the call to the upstream's head.

@@ -16,6 +16,7 @@ use super::context::{Context, Routed, Target};
 use super::path::{NormalPath, clean_query, split_target};
 use super::respond::DRAIN_TIME;
 use super::route::Route;
+use crate::guard::mode::Noted;
 use crate::guard::sanitize::Sightings;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::observe::Carriage;
@@ -37,6 +38,8 @@ impl Gate {
             head_passed: false,
             carriage: Carriage::Gate,
             refusal: None,
+            noted: Noted::new(),
+            noted_late: None,
             seen: Sightings::default(),
             upstream_first_byte: None,
             upstream_called: None,

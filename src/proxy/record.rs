@@ -25,6 +25,7 @@ impl Gate {
                 (Some(_), _) => Outcome::UpstreamFailed,
             });
         }
+        ctx.noted.extend(ctx.noted_late.take().and_then(|noted| noted.get().cloned()));
         let request = session.req_header();
         let header = |name: &HeaderName| request.headers.get(name).map(http::HeaderValue::as_bytes);
         let routed = ctx.routed.as_ref();
@@ -61,6 +62,7 @@ impl Gate {
             traffic: routed.map_or(crate::guard::Traffic::Page, |routed| routed.traffic),
             carriage: ctx.carriage,
             refusal: ctx.refusal.as_ref(),
+            noted: &ctx.noted,
             seen: (!ctx.seen.is_empty()).then_some(&ctx.seen),
             request_id: ctx.request_id(),
             user_agent: header(&USER_AGENT),

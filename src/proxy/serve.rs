@@ -29,6 +29,7 @@ use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
 use crate::guard::limits::{Drawer, Draws};
+use crate::guard::mode::{Guard, NotedLate};
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
@@ -129,18 +130,21 @@ impl Gate {
         ctx.live.panic_if_asked(routed.target.path());
         let guards = &routed.route.guards;
         let head = routed.head(session);
-        guards.check_head(&head, &self.timers)?;
+        guards.check_head(&head, &self.timers, &mut ctx.noted)?;
         let status = ctx.live.is_status_path(head.path, head.method);
-        let places = guards.concurrency.enter(&self.inflight, &routed.client)?;
+        let places = guards.concurrency.enter(&self.inflight, &routed.client);
+        let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
-        self.draw(&guards.limits.head_draws(&drawer)).await?;
-        ctx.places = Some(places);
+        let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
+        guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
+        ctx.places = places;
         if let Some(preflight) = guards.preflight(&head) {
             self.answer(session, ctx, preflight_reply(&preflight)).await?;
             return Err(Halt::Answered);
         }
         if status {
-            self.draw(&guards.limits.body_draws(&drawer)).await?;
+            let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
+            guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
             let live = ctx.live.clone();
             let mut draws = Draws::default();
             for route in &live.routes {
@@ -167,7 +171,8 @@ impl Gate {
             self.exchange(session, ctx, Bytes::new().into(), None).await?;
             return Ok(false);
         }
-        refuse_encodings(&session.req_header().headers)?;
+        let uncoded = refuse_encodings(&session.req_header().headers);
+        route.guards.observed.judge(Guard::Json, uncoded, &mut ctx.noted)?;
         let declared = declared_type(&session.req_header().headers);
         let kind = expected_kind(api, declared);
         let caps = &route.guards.caps;
@@ -189,7 +194,8 @@ impl Gate {
         let declared_json = declared == Declared::Json || look == Look::Json;
         if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
             let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
-            return Err(Refusal::new(Reason::UnsupportedCharset, detail, "").into());
+            let refusal = Refusal::new(Reason::UnsupportedCharset, detail, "");
+            route.guards.observed.judge::<()>(Guard::Json, Err(refusal), &mut ctx.noted)?;
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let mut held = self.bodies.share();
@@ -206,12 +212,15 @@ impl Gate {
     }
 
     /// A body that was read whole for its path's sake, and is no JSON, may be a file.
-    fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &Context) -> Result<(), Halt> {
+    fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        if let Some(mut upload) = routed.route.guards.begin_upload(&routed.head(session))? {
+        let guards = &routed.route.guards;
+        let looked = guards.begin_upload(&routed.head(session)).and_then(|upload| {
+            let Some(mut upload) = upload else { return Ok(()) };
             upload.feed(body)?;
-            upload.end()?;
-        }
+            upload.end()
+        });
+        guards.observed.judge(Guard::Uploads, looked, &mut ctx.noted)?;
         Ok(())
     }
 
@@ -225,10 +234,13 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let route = routed.route.clone();
         let looked_at = route.inspect != Inspect::Off;
-        let guard = if looked_at { route.guards.begin_upload(&routed.head(session))? } else { None };
+        let guard = if looked_at { route.guards.begin_upload(&routed.head(session)) } else { Ok(None) };
+        let observed = route.guards.observed;
+        let guard = observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
+        ctx.noted_late = (guard.is_some() && observed.contains(Guard::Uploads)).then(NotedLate::default);
         let declared = declared_length(&session.req_header().headers);
         let (first, patience) = reader.into_first();
-        let arriving = Arriving::new(route, guard, declared, patience);
+        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), declared, patience);
         let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
             Ahead::Whole(body, held) => {
                 ctx.held = Some(held);
@@ -247,7 +259,7 @@ impl Gate {
         let asked = || api::recognise(&Method::POST, routed.target.path(), true);
         let query = routed.query();
         let api = routed.api.or(routed.route.api).or_else(|| query.and_then(|_| asked()));
-        let found = routed.route.guards.check_target(routed.target.path(), query, api)?;
+        let found = routed.route.guards.check_target(routed.target.path(), query, api, &mut ctx.noted)?;
         if found.path.is_some() || found.query.is_some() {
             let path = found.path.as_deref().unwrap_or(routed.target.path());
             routed.target = Target::new(path, found.query.as_deref().or(query));
@@ -261,7 +273,8 @@ impl Gate {
     fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
         let live = ctx.live.clone();
         let Some(routed) = &mut ctx.routed else { return Ok(body) };
-        let found = routed.route.guards.check_body(&body, syntax, routed.api, &self.timers)?;
+        let guards = &routed.route.guards;
+        let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
         if let Some(session) = found.session {
             live.client.session_from_body(&mut routed.client, &session);
         }
@@ -284,7 +297,9 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let head = routed.head(session);
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
-        ctx.admission = self.admit(&routed.route.guards.limits.body_draws(&drawer)).await?;
+        let guards = &routed.route.guards;
+        let admitted = self.admit(&guards.limits.body_draws(&drawer)).await;
+        ctx.admission = guards.observed.judge(Guard::Limits, admitted, &mut ctx.noted)?.flatten();
         Ok(())
     }
 

@@ -64,6 +64,7 @@ impl Gate {
             traffic: Traffic::Page,
             carriage: Carriage::Gate,
             refusal: Some(&head.refusal),
+            noted: &[],
             seen: None,
             request_id: ctx.request_id(),
             user_agent: head.field("user-agent"),

@@ -13,6 +13,7 @@ use super::body_memory::Held;
 use super::patience::Patience;
 use super::route::Route;
 use crate::guard::caps::BodyKind;
+use crate::guard::mode::NotedLate;
 use crate::guard::uploads::Upload;
 use crate::guard::{Refusal, Verdict};
 use crate::upstream::{Piece, RequestBody};
@@ -48,6 +49,7 @@ pub struct Arriving {
     route: Arc<Route>,
     declared: Option<u64>,
     guard: Option<Upload>,
+    observed: Option<NotedLate>,
     patience: Patience,
     received: u64,
 }
@@ -72,9 +74,15 @@ pub enum Ahead {
 }
 
 impl Arriving {
-    /// `guard`: looks at what comes. `declared`: `Content-Length`.
-    pub fn new(route: Arc<Route>, guard: Option<Upload>, declared: Option<u64>, patience: Patience) -> Self {
-        Self { route, declared, guard, patience, received: 0 }
+    /// `guard`: looks at what comes; where it only `observed`, what it finds is noted there. `declared`: `Content-Length`.
+    pub fn new(
+        route: Arc<Route>,
+        guard: Option<Upload>,
+        observed: Option<NotedLate>,
+        declared: Option<u64>,
+        patience: Patience,
+    ) -> Self {
+        Self { route, declared, guard, observed, patience, received: 0 }
     }
 
     /// Reads as much as has to be looked at before the upstream hears of it, `first` included.
@@ -126,7 +134,20 @@ impl Arriving {
     fn look(&mut self, bytes: &[u8]) -> Verdict {
         self.received += bytes.len() as u64;
         self.route.guards.caps.check_length(self.received, BodyKind::Other)?;
-        self.guard.as_mut().map_or(Ok(()), |guard| guard.feed(bytes))
+        let seen = self.guard.as_mut().map_or(Ok(()), |guard| guard.feed(bytes));
+        self.judge(seen)
+    }
+
+    /// Notes what is only observed; the rest is then not looked at.
+    fn judge(&mut self, verdict: Verdict) -> Verdict {
+        match (verdict, &self.observed) {
+            (Err(refusal), Some(noted)) => {
+                self.guard = None;
+                noted.get_or_init(|| refusal);
+                Ok(())
+            }
+            (verdict, _) => verdict,
+        }
     }
 
     /// Whether nothing more comes. HTTP/2 may say so behind the last byte only, when the upstream would have all of them.
@@ -135,7 +156,8 @@ impl Arriving {
     }
 
     fn end(&mut self) -> Verdict {
-        self.guard.as_mut().map_or(Ok(()), Upload::end)
+        let seen = self.guard.as_mut().map_or(Ok(()), Upload::end);
+        self.judge(seen)
     }
 }
 

@@ -20,7 +20,8 @@ fn guard() -> BodyGuard {
         path: target,
         fields: Named::default(),
     };
-    BodyGuard::build(&JsonConfig { depth: 8, members: 99 }, &text, Some(&sanitize), &[]).expect("a guard")
+    BodyGuard::build(&JsonConfig { depth: 8, members: 99 }, &text, Some(&sanitize), &[], Observed::default())
+        .expect("a guard")
 }
 
 /// A text, and for each of its characters whether it is written with an escape where that is not needed.
@@ -89,9 +90,10 @@ fn in_form((text, escaped): &(String, u64)) -> String {
 /// Checks what became of `body`; answers it.
 fn checked(body: &str, syntax: Syntax) -> Option<String> {
     let guard = guard();
-    let findings = guard.check(body.as_bytes(), syntax, None).ok()?;
+    let findings = guard.check(body.as_bytes(), syntax, None, &mut Noted::new()).ok()?;
     let left = findings.rewritten.map_or(body.to_owned(), |b| String::from_utf8(b).expect("UTF-8"));
-    let again = guard.check(left.as_bytes(), syntax, None).expect("what left passes again");
+    let again =
+        guard.check(left.as_bytes(), syntax, None, &mut Noted::new()).expect("what left passes again");
     assert_eq!(again.rewritten, None, "{body} became {left}");
     Some(left)
 }

@@ -47,13 +47,26 @@ pub enum Action {
 }
 
 impl Action {
-    /// What became of the text, in events.
+    /// What became of the text where the request was served, in events.
     pub fn done(self) -> &'static str {
         match self {
             Action::Sanitize | Action::Escape => "sanitized",
-            Action::Reject => "refused",
-            Action::Observe => "observed",
+            Action::Reject | Action::Observe => "observed",
         }
+    }
+}
+
+impl Config {
+    /// The same, but no text is changed. What would be refused is still said to be.
+    pub fn observing(mut self) -> Self {
+        let Self { chat, model, speech, path, fields } = &mut self;
+        let own = fields.0.iter_mut().map(|(_, target)| target);
+        for target in [chat, model, speech, path].into_iter().chain(own) {
+            if target.action != Action::Reject {
+                target.action = Action::Observe;
+            }
+        }
+        self
     }
 }
 
