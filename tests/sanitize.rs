@@ -190,3 +190,16 @@ async fn what_was_found_is_told_and_counted() {
     let body = r#"{"message":"<script>"}"#;
     assert_eq!(forwarded(&off, &upstream, Via::H1, &Ask::post("/api/chat", body)).await, body);
 }
+
+/// A body of many small parts must cost no more than its length: one caller would hold up everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_parts_cost_no_more_than_one() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let parts = vec![r#""<svg>""#; 40_000].join(",");
+    let ask = Ask::post("/api/chat", format!(r#"{{"message":[{parts}]}}"#));
+    // Where each edit walks through all parts, this takes minutes.
+    let answer = common::within("an answer", gate.ask(Via::H1, &ask)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(!upstream.last().body.contains(&b'<'));
+}

@@ -143,9 +143,7 @@ impl<'w> Texts<'w> {
         for separator in ["", "\n"] {
             let joined = joined(parts, separator, |part| self.parts.text[part.text.clone()].to_owned());
             if let Some(cleaned) = target.look(self.sanitizer, &joined) {
-                for edit in self.note(target, cleaned) {
-                    distribute(&edit, parts, separator.len());
-                }
+                distribute(&self.note(target, cleaned), parts, separator.len());
             }
         }
         if parts.iter().any(|part| !part.edits.is_empty()) {
@@ -164,21 +162,34 @@ fn joined(parts: &[Part], separator: &str, text: impl Fn(&Part) -> String) -> St
     parts.iter().map(text).collect::<Vec<_>>().join(separator)
 }
 
-/// Gives each part its share of an edit of their joined text: the first takes what is put in. What meets an edit that a
-/// part has already is left to that.
-fn distribute(edit: &Edit, parts: &mut [Part], separator: usize) {
-    let mut start = 0;
-    let mut with = edit.with.clone();
-    for part in parts {
-        let end = start + part.text.len();
-        let span = edit.span.start.max(start)..edit.span.end.min(end);
-        if span.start < span.end {
-            let span = span.start - start..span.end - start;
-            let place = part.edits.partition_point(|known| known.span.end <= span.start);
-            if part.edits.get(place).is_none_or(|next| span.end <= next.span.start) {
-                part.edits.insert(place, Edit { span, with: std::mem::take(&mut with) });
-            }
+/// Gives each part its share of the edits of their joined text: of each, the first part takes what is put in. What meets an
+/// edit that a part has already is left to that.
+fn distribute(edits: &[Edit], parts: &mut [Part], separator: usize) {
+    // Both are in order, so no part is looked at again once the edits are past it.
+    let (mut first, mut begin) = (0, 0);
+    for edit in edits {
+        while let Some(part) = parts.get(first)
+            && begin + part.text.len() <= edit.span.start
+        {
+            begin += part.text.len() + separator;
+            first += 1;
         }
-        start = end + separator;
+        let mut start = begin;
+        let mut with = edit.with.clone();
+        for part in parts.iter_mut().skip(first) {
+            if start >= edit.span.end {
+                break;
+            }
+            let end = start + part.text.len();
+            let span = edit.span.start.max(start)..edit.span.end.min(end);
+            if span.start < span.end {
+                let span = span.start - start..span.end - start;
+                let place = part.edits.partition_point(|known| known.span.end <= span.start);
+                if part.edits.get(place).is_none_or(|next| span.end <= next.span.start) {
+                    part.edits.insert(place, Edit { span, with: std::mem::take(&mut with) });
+                }
+            }
+            start = end + separator;
+        }
     }
 }
