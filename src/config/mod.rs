@@ -18,7 +18,7 @@ mod resolve;
 mod routes;
 mod schema;
 mod secret;
-mod shown;
+pub(crate) mod shown;
 mod toggle;
 mod tree;
 pub mod units;

@@ -11,7 +11,7 @@ const LONGEST: usize = 40;
 pub(super) const HIDDEN: &str = "(hidden)";
 
 /// The value in quotes, cut to 40 characters, control characters escaped, the credentials of a URL left out.
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let text = without_credentials(text);
     let mut kept: String = text.chars().take(LONGEST).collect();
     if kept.len() < text.len() {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::{Balance, Check, Identity, Patience, Resolver, Server, Settings, Timeouts, Trust};
+use crate::config::shown::short;
 use crate::config::{Span, Toggle};
 use crate::guard::Fault;
 
@@ -83,9 +84,9 @@ impl Targets {
     pub fn servers(&self) -> Result<Vec<Server>, String> {
         let mut servers: Vec<Server> = Vec::with_capacity(self.0.len());
         for text in &self.0 {
-            let server = Server::parse(text).map_err(|why| format!("{text:?} {why}"))?;
+            let server = Server::parse(text).map_err(|why| format!("{} {why}", short(text)))?;
             if servers.contains(&server) {
-                return Err(format!("names {text} twice"));
+                return Err(format!("names {} twice", short(text)));
             }
             servers.push(server);
         }
