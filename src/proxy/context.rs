@@ -123,6 +123,10 @@ pub struct Context {
     pub turn: Option<Turn>,
     /// Tries of the call after the first.
     pub retries: u32,
+    /// Whether its body is still arriving while it is forwarded.
+    pub arriving: bool,
+    /// Whether the client asked for a stream, as far as that is known.
+    pub stream_asked: bool,
     /// Leave to call the upstream, until it is known how the call went.
     pub permit: Option<Permit>,
     /// Why it went to the fallback upstream, if it did.

@@ -137,7 +137,7 @@ pub async fn carry(
         Ok(Some(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
         Ok(Some(Ok(answer))) => answer,
     };
-    let first_byte = started.elapsed();
+    let first_byte = watch.since_sent(started);
     progress.first_byte = Some(first_byte);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ended::Failed(unasked_switch());

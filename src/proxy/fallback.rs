@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::intake::accepts_events;
 use super::reply::Reply;
 use crate::guard::{Fault, Reason};
 use crate::upstream::{Targets, Upstream};
@@ -72,10 +71,10 @@ impl Fallback {
     }
 
     /// The answer to a request that failed with `reason`, if it is one that this stands in for: the upstream was not
-    /// asked, or gave no answer. A client that waits for events is not given something else.
-    pub fn answer(&self, reason: Reason, headers: &HeaderMap) -> Option<Reply> {
+    /// asked, or gave no answer. A client that waits for `events` is not given something else.
+    pub fn answer(&self, reason: Reason, events: bool) -> Option<Reply> {
         let answer = self.answer.as_ref().filter(|_| stands_in_for(reason))?;
-        if accepts_events(headers) && !answer.events {
+        if events && !answer.events {
             return None;
         }
         let headers = vec![
@@ -113,7 +112,6 @@ fn stands_in_for(reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::header::ACCEPT;
 
     use super::*;
 
@@ -128,16 +126,14 @@ mod tests {
         let (json, events) =
             (fallback(200, "application/json"), fallback(200, "text/event-stream; charset=utf-8"));
         let (json, events) = (json.expect("good"), events.expect("good"));
-        let plain = HeaderMap::new();
-        let reader = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/event-stream"))]);
         for reason in Reason::ALL {
-            let replaced = json.answer(*reason, &plain).is_some();
+            let replaced = json.answer(*reason, false).is_some();
             assert_eq!(replaced, stands_in_for(*reason), "{}", reason.code());
             assert!(!replaced || reason.status().is_server_error(), "{}", reason.code());
         }
-        assert!(json.answer(Reason::CircuitOpen, &reader).is_none());
-        assert!(events.answer(Reason::CircuitOpen, &reader).is_some());
-        assert!(json.answer(Reason::Maintenance, &plain).is_none());
+        assert!(json.answer(Reason::CircuitOpen, true).is_none());
+        assert!(events.answer(Reason::CircuitOpen, true).is_some());
+        assert!(json.answer(Reason::Maintenance, false).is_none());
     }
 
     /// What can't be sent is told at start, not by a broken answer in an outage.

@@ -46,6 +46,8 @@ impl Gate {
             rotation: None,
             turn: None,
             retries: 0,
+            arriving: false,
+            stream_asked: false,
             permit: None,
             diverted: None,
             fallback: None,

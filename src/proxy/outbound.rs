@@ -55,7 +55,7 @@ fn permit(ctx: &Context, upstream: &Arc<Upstream>) -> Result<Permit, Refusal> {
     let outbound = ctx.live.outbound_of(upstream).ok_or_else(|| {
         Refusal::new(Reason::InternalError, "The gate failed; the request was not served.", "")
     })?;
-    outbound.breaker.enter().map_err(|wait| {
+    outbound.breaker.enter(ctx.arriving).map_err(|wait| {
         let detail = "The app is not called for now: it keeps failing, or was cut off by hand.";
         Refusal::new(Reason::CircuitOpen, detail, "breaker").after(wait)
     })

@@ -39,7 +39,8 @@ impl Gate {
             session.set_keepalive(None);
         }
         let fallback = ctx.routed.as_ref().and_then(|routed| routed.route.fallback.as_ref());
-        let fallback = fallback.and_then(|by| by.answer(refusal.reason, &session.req_header().headers));
+        let events = ctx.stream_asked || ctx.routed.as_ref().is_some_and(|routed| routed.accepts_events);
+        let fallback = fallback.and_then(|by| by.answer(refusal.reason, events));
         if fallback.is_some() {
             ctx.fallback = Some(Fallback::Answer);
         }

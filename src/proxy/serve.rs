@@ -164,7 +164,7 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(true) };
         let (route, api, websocket) = (routed.route.clone(), routed.api, routed.websocket);
         if session.is_body_empty() {
-            self.admit_body(session, ctx).await?;
+            self.admit_body(session, ctx, &[]).await?;
             if websocket {
                 return Ok(true);
             }
@@ -188,7 +188,8 @@ impl Gate {
         let json = matches!(look, Look::Json | Look::Hidden);
         let inspected = route.inspect == Inspect::Auto && (known || json || form);
         if !inspected {
-            self.upload(session, ctx, reader).await?;
+            // Boxed, as most requests are none: their future would carry it along.
+            Box::pin(self.upload(session, ctx, reader)).await?;
             return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
@@ -206,7 +207,7 @@ impl Gate {
         if !syntax.json && !syntax.form {
             self.look_at_upload(&body, session, ctx)?;
         }
-        self.admit_body(session, ctx).await?;
+        self.admit_body(session, ctx, &body).await?;
         self.exchange(session, ctx, body.into(), None).await?;
         Ok(false)
     }
@@ -248,7 +249,8 @@ impl Gate {
             }
             Ahead::Begun(sending, body) => (body, Some(sending)),
         };
-        self.admit_body(session, ctx).await?;
+        ctx.arriving = sending.is_some();
+        self.admit_body(session, ctx, &[]).await?;
         self.exchange(session, ctx, body, sending).await
     }
 
@@ -283,12 +285,18 @@ impl Gate {
     }
 
     /// Takes leave to call the upstream, then draws what depends on the body: all granted, or nothing taken.
-    async fn admit_body(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
+    async fn admit_body(&self, session: &ServerSession, ctx: &mut Context, body: &[u8]) -> Result<(), Halt> {
+        if let Some(routed) = &ctx.routed {
+            let path = routed.target.path();
+            ctx.stream_asked = asks_for_stream(routed.api, path, routed.accepts_events, body);
+        }
         self.take_permit(ctx)?;
         let admitted = self.draw_body(session, ctx).await;
         if admitted.is_err() {
-            // Others may probe the upstream meanwhile.
+            // Others may probe the upstream meanwhile, and no fallback serves it.
             ctx.permit = None;
+            ctx.diverted = None;
+            ctx.fallback = None;
         }
         admitted
     }
@@ -318,7 +326,7 @@ impl Gate {
         let mut watch = Watch::new(session, upload);
         let ended = match (self.call(session, ctx, &mut watch, body).await?, spare) {
             (Ended::Unsent(refusal), Some(body)) if self.divert(ctx, refusal.reason) => {
-                self.call(session, ctx, &mut watch, body.into()).await?
+                Box::pin(self.call(session, ctx, &mut watch, body.into())).await?
             }
             (ended, _) => ended,
         };
@@ -379,8 +387,7 @@ impl Gate {
         headers.reserve(TOLD);
         routed.route.guards.forwarding.request(&mut headers, &told);
         headers.remove(http::header::TRANSFER_ENCODING);
-        let whole = body.whole().map_or(&[][..], |body| body);
-        let stream_asked = asks_for_stream(routed.api, routed.target.path(), routed.accepts_events, whole);
+        let stream_asked = ctx.stream_asked;
         if stream_asked {
             // Nothing can be added to a stream that is coded, and coding holds events back.
             headers.remove(http::header::ACCEPT_ENCODING);
@@ -405,6 +412,8 @@ impl Gate {
         let Some(outbound) = live.outbound_of(&upstream) else { return Ok(Ended::Served) };
         let mut permit = ctx.permit.take();
         let mut progress = Progress::default();
+        // Once the answer begins, the body is sent: what it held is free for others.
+        let mut held = ctx.held.take();
         let dressing = &*ctx;
         let terms = Terms {
             timeouts: &routed.route.timeouts,
@@ -415,6 +424,7 @@ impl Gate {
             metrics: self.observer.metrics().streams(),
         };
         let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
+            held = None;
             if let Some(permit) = &mut permit {
                 permit.answered(head.status, first_byte);
             }
@@ -432,6 +442,7 @@ impl Gate {
             request,
         };
         let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
+        ctx.held = held;
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;
         let failed = match &ended {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pingora::ErrorType;
 use pingora::protocols::http::ServerSession;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::upload::{Halted, Sending};
 
@@ -19,18 +19,25 @@ pub struct Gone;
 pub struct Watch {
     blind: bool,
     upload: Option<Box<Sending>>,
+    /// When the last of the upload was handed on.
+    sent: Option<Instant>,
 }
 
 impl Watch {
     /// Starts watching; what is not an `upload` must have been read whole.
     pub fn new(session: &mut ServerSession, upload: Option<Box<Sending>>) -> Self {
         session.set_abort_on_close(false);
-        Self { blind: false, upload }
+        Self { blind: false, upload, sent: None }
     }
 
     /// Whether more of the request is to come.
     pub fn is_sending(&self) -> bool {
         self.upload.is_some()
+    }
+
+    /// How long the upstream has had the whole request, which was begun to be sent at `started`.
+    pub fn since_sent(&self, started: Instant) -> Duration {
+        if self.is_sending() { Duration::ZERO } else { self.sent.unwrap_or(started).elapsed() }
     }
 
     /// From now on a closed sending half counts as leaving: the answer is a stream without end, and browsers close
@@ -63,6 +70,7 @@ impl Watch {
         if let Some(upload) = &mut self.upload {
             upload.run(session).await?;
             self.upload = None;
+            self.sent = Some(Instant::now());
         }
         Ok(())
     }

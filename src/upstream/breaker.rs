@@ -46,10 +46,13 @@ enum Progress {
 }
 
 impl Breaker {
-    /// Leave for one call, or how long to wait before asking again.
-    pub fn enter(self: &Arc<Self>) -> Result<Permit, Duration> {
+    /// Leave for one call, or how long to wait before asking again. A request that is still `arriving` is no probe.
+    pub fn enter(self: &Arc<Self>, arriving: bool) -> Result<Permit, Duration> {
         let now = self.clock.now();
-        let ticket = self.with(now, |circuit| circuit.enter(now))?;
+        let ticket = self.with(now, |circuit| match arriving {
+            true => circuit.enter_unprobing(now),
+            false => circuit.enter(now),
+        })?;
         Ok(Permit { breaker: self.clone(), ticket, progress: Progress::Waiting })
     }
 

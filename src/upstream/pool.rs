@@ -78,7 +78,8 @@ impl Turn {
             let reused = kept.is_some();
             let mut link = match kept {
                 Some(link) => link,
-                None => match Link::open(&self.endpoint, share).await {
+                // Rare, and large enough to slow every request that would carry it along: hence the box.
+                None => match Box::pin(Link::open(&self.endpoint, share)).await {
                     Ok(link) => link,
                     Err(error) => {
                         self.failed(&error);

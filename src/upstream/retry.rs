@@ -125,17 +125,24 @@ impl Retries {
         };
         self.deposit(policy.deposit);
         let repeatable = policy.idempotent && request.method().is_idempotent();
+        let mut sent = None;
         loop {
             let copy = if repeatable { copy_of(&request) } else { None };
             let (error, unsent) = match upstream.call(request, client, own_host).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
+            // What was sent once was sent, whatever the tries after it come to.
+            let error = match (unsent.is_some(), sent.take()) {
+                (true, Some(broken)) => broken,
+                _ => error,
+            };
             let again = unsent.map(|unsent| *unsent).or(copy);
             request = match again.filter(|_| *tried < policy.max && self.withdraw()) {
                 Some(request) => request,
                 None => return Err(error),
             };
+            sent = matches!(error, CallError::Broken(_)).then_some(error);
             tokio::time::sleep(policy.wait(*tried)).await;
             *tried += 1;
         }

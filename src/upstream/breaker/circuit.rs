@@ -229,6 +229,12 @@ impl Circuit {
         (failed, policy.slow.is_some_and(|(late, _)| first_byte > late))
     }
 
+    /// As [`Self::enter`], for a call that may last long before its answer begins: it is no probe, for which all others
+    /// would have to wait.
+    pub fn enter_unprobing(&mut self, now: Timestamp) -> Result<Ticket, Duration> {
+        if self.state() == State::HalfOpen { Err(PROBING) } else { self.enter(now) }
+    }
+
     /// Counts a call that ended, and moves if that is what it takes. Also answers the ticket under which the rest of the
     /// call counts.
     pub fn report(
