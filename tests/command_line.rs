@@ -136,12 +136,17 @@ fn production_names_each_setting_that_is_not_good_enough() {
     let weak = "{trusted_proxies: [127.0.0.1], secret: hunter2}";
     let repeated = "{trusted_proxies: [127.0.0.1], secret: aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb}";
     let copied = "{trusted_proxies: [127.0.0.1], secret: change-me-to-32-random-characters}";
+    let everyone = "{trusted_proxies: ['::/0'], secret: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}";
     let same = "{token: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}";
     for (key, value, place, part) in [
         ("debug", "true", "debug", "is on"),
         ("hosts", "['*']", "hosts", "any name"),
         ("security_headers", "off", "security_headers", "is off"),
         ("origin", "off", "origin", "is off"),
+        ("sanitize", "off", "sanitize", "is off"),
+        ("uploads", "off", "uploads", "is off"),
+        ("breaker", "off", "breaker", "is off"),
+        ("client", everyone, "client.trusted_proxies", "trusts everyone"),
         ("cors", "{allowed_origins: ['*']}", "cors.allowed_origins", "any site"),
         ("limits", "{ai: off}", "limits.ai", "is off"),
         ("limits", "{api: {enabled: false}}", "limits.api", "is off"),

@@ -67,6 +67,13 @@ fn server(file: &ServerFile) -> Vec<Finding> {
         let remedy = "put a proxy that ends TLS in front, and list its address, such as 127.0.0.1";
         add("client.trusted_proxies", "is empty, so no TLS stands in front of the gate", remedy);
     }
+    if file.client.trusted_proxies.iter().any(|net| net.ends_with("/0")) {
+        let message = "trusts everyone: any stranger may choose the address that limits count";
+        add("client.trusted_proxies", message, "list the proxy's own address, such as 127.0.0.1");
+    }
+    if file.breaker.is_off() {
+        add("breaker", "is off: a failing app is called on and on", "remove it");
+    }
     match file.client.secret.as_ref().map(weakness) {
         None => {
             let message = "is not set: digests of users and sessions change at each start";
@@ -120,6 +127,12 @@ fn route(file: &RouteFile) -> Vec<Finding> {
     }
     if file.security_headers.is_off() {
         add("security_headers", "is off", "write security_headers: on, or unset SECURE_HEADERS");
+    }
+    if file.sanitize.is_off() {
+        add("sanitize", "is off: what runs in a page reaches the app as it is", "remove it");
+    }
+    if file.uploads.is_off() {
+        add("uploads", "is off: files of any name and type reach the app", "remove it");
     }
     if file.origin.is_off() {
         add(
