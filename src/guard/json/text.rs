@@ -60,7 +60,7 @@ impl<'b> RawStr<'b> {
             if rest.is_empty() {
                 return None;
             }
-            let (plain, tail) = rest.split_at(rest.find('\\').unwrap_or(rest.len()));
+            let (plain, tail) = rest.split_at(plain_run(rest.as_bytes()));
             // The scanner let only whole escapes in, so an error means that there is none.
             let (escaped, length) = match escape(tail.as_bytes()) {
                 Ok((character, length)) => (Some(character), length),
