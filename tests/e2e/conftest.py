@@ -44,19 +44,28 @@ class Tidegate:
     def output(self):
         return self._out.read_text()
 
+    def wait_for_output(self, pattern):
+        """What it has printed that matches. It is ready before it has said all that it says at its start."""
+        return self._wait_for(lambda: re.search(pattern, self.output, re.MULTILINE), f"has not printed {pattern!r}")
+
+    def _is_ready(self):
+        try:
+            return httpx2.get(f"{self.admin}/readyz", timeout=1).status_code == 200
+        except httpx2.TransportError:
+            return False
+
     def _wait_until_ready(self):
+        self._wait_for(self._is_ready, "is not ready")
+
+    def _wait_for(self, condition, lacking):
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                if httpx2.get(f"{self.admin}/readyz", timeout=1).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
+        while not (met := condition()):
             ended = self._process.poll() is not None
             if ended or time.monotonic() > deadline:
-                state = f"ended with {self._process.returncode}" if ended else "is not ready"
+                state = f"ended with {self._process.returncode}" if ended else lacking
                 pytest.fail(f"{PROGRAM} {state}:\n{self.output}\n{self._err.read_text()}")
             time.sleep(0.02)
+        return met
 
     def stop(self):
         self._process.terminate()
@@ -83,9 +92,7 @@ def demo(tmp_path):
 def direct(tmp_path_factory):
     """The demo app's own address, with no gate before it. Its gate stands idle."""
     for tidegate in running(tmp_path_factory.mktemp("demo"), "demo"):
-        found = re.search(r"^upstream\s+(http://\S+)$", tidegate.output, re.MULTILINE)
-        assert found, f"the demo does not say where its upstream is:\n{tidegate.output}"
-        yield found[1]
+        yield tidegate.wait_for_output(r"^upstream\s+(http://\S+)$")[1]
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ def run(command):
 
 
 def test_each_printed_command_does_what_it_says(demo):
+    demo.wait_for_output("^Ctrl-C ends it")
     commands = [line.strip() for line in demo.output.splitlines() if line.startswith(("    curl ", "    for "))]
     assert len(commands) == 7, demo.output
     chat, stream, foreign, twice, six, limits, metrics = map(run, commands)
