@@ -6,7 +6,7 @@ use super::Gate;
 use crate::guard::limits::Draws;
 use crate::guard::{Reason, Refusal};
 use crate::state::admission::{Admission, Admitted};
-use crate::state::{Decision, StoreError};
+use crate::state::{Decision, Demand, Denial, StoreError};
 
 /// Told where a request draws more than a window can ever hold: waiting would not help.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -19,9 +19,7 @@ impl Gate {
         }
         match self.admissions.draw(draws.as_slice()).await.map_err(unavailable)? {
             Decision::Granted { .. } => Ok(()),
-            Decision::Refused { standing, retry_after } => {
-                Err(draws.refusal(&standing, retry_after.unwrap_or(NEVER)))
-            }
+            Decision::Denied(denial) => Err(refusal(draws, denial)),
         }
     }
 
@@ -30,12 +28,18 @@ impl Gate {
         if draws.as_slice().is_empty() {
             return Ok(None);
         }
-        match self.admissions.admit(draws.as_slice()).await.map_err(unavailable)? {
+        match self.admissions.admit(Demand::draws(draws.as_slice())).await.map_err(unavailable)? {
             Admitted::Granted { admission, .. } => Ok(Some(admission)),
-            Admitted::Refused { standing, retry_after } => {
-                Err(draws.refusal(&standing, retry_after.unwrap_or(NEVER)))
-            }
+            Admitted::Denied(denial) => Err(refusal(draws, denial)),
         }
+    }
+}
+
+fn refusal(draws: &Draws<'_>, denial: Denial) -> Refusal {
+    match denial {
+        Denial::Limited { standing, retry_after } => draws.refusal(&standing, retry_after.unwrap_or(NEVER)),
+        // Nothing is claimed or held yet.
+        Denial::Claimed { .. } | Denial::Spent { .. } => unavailable(StoreError::Stopped),
     }
 }
 
