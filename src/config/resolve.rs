@@ -24,7 +24,7 @@ use crate::proxy::route::Route;
 use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
-use crate::state::{Clock, MemoryConfig, MemoryStore};
+use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore};
 use crate::upstream::{Upstream, breaker, retry};
 
 /// No more of a head is read; up to it, `caps` decides.
@@ -59,7 +59,7 @@ pub struct Settings {
     /// Level of the program's own messages.
     pub level: Level,
     /// Store of counters.
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<AnyStore>,
     /// Path on which a guard panics.
     #[cfg(debug_assertions)]
     panic_on: Option<Box<str>>,
@@ -219,7 +219,7 @@ impl Config {
         }
         errors.into_result()?;
         let upstreams = upstreams.into_built();
-        let fresh = || Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        let fresh = || Arc::new(AnyStore::Memory(MemoryStore::new(MemoryConfig::default(), clock.clone())));
         let store = running.map_or_else(fresh, |running| running.store.clone());
         Ok(Settings {
             server: server_settings(&file),

@@ -60,7 +60,7 @@ use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
-use crate::state::{Clock, MemoryStore};
+use crate::state::{AnyStore, Clock};
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
@@ -68,7 +68,7 @@ use request_id::RequestIds;
 /// The gate: what all requests share.
 pub struct Gate {
     live: ArcSwap<Live>,
-    admissions: Admissions<MemoryStore>,
+    admissions: Admissions<AnyStore>,
     settler: Settler,
     clock: Clock,
     observer: Arc<Observer>,
@@ -157,7 +157,7 @@ impl Gate {
     }
 
     /// The store of counters.
-    pub fn store(&self) -> &Arc<MemoryStore> {
+    pub fn store(&self) -> &Arc<AnyStore> {
         self.admissions.store()
     }
 

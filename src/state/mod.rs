@@ -6,6 +6,7 @@
 //! once on every way out, through the [`settle::SettleActor`].
 
 pub mod admission;
+mod any;
 pub mod bans;
 pub mod budget;
 pub mod claim;
@@ -21,6 +22,7 @@ pub mod switches;
 mod tally;
 mod transaction;
 
+pub use any::AnyStore;
 pub use bans::{Ban, Bans};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use limit::{LimitError, LimitSpec, Window};
