@@ -367,6 +367,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn settles_at_once(&self) -> bool {
+        true
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
         let locked = self.lock(draws);
         let now = self.clock.now().as_micros();
