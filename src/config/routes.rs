@@ -10,7 +10,9 @@ use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
 use crate::guard::authority::Authority;
 use crate::guard::body::BodyGuard;
+use crate::guard::limits::counted_fields;
 use crate::guard::mode::Observed;
+use crate::guard::text::ValueFields;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
 use crate::proxy::fallback::Fallback;
@@ -112,11 +114,17 @@ impl RouteBuilder<'_> {
         let fault = |(key, message): (String, String)| self.fault(&key, message);
         let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
         let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
+        let message = file.duplicates.as_option().map_or(&[][..], |config| &config.fields);
+        let values = ValueFields {
+            session: &self.file.client.session_fields,
+            message,
+            counted: &counted_fields(&file.limits),
+        };
         let body = BodyGuard::build(
             &file.json,
             &file.text,
             file.sanitize.as_option(),
-            &self.file.client.session_fields,
+            values,
             Observed::new(file.mode, &file.observe),
         )
         .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;

@@ -13,6 +13,7 @@ pub mod fallback;
 mod forward;
 mod health;
 mod intake;
+mod keep;
 mod live;
 mod operate;
 mod outbound;
