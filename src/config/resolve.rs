@@ -16,7 +16,7 @@ use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
 use crate::guard::hygiene::Hygiene;
-use crate::guard::{self, Guards};
+use crate::guard::{self, Guards, bans, reputation};
 use crate::observe::{DefaultLimits, ObserverConfig, watch};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
@@ -46,6 +46,10 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Who is banned; `None`: only by hand.
+    pub bans: Option<Arc<bans::Policy>>,
+    /// When limits are tightened; `None`: never.
+    pub reputation: Option<reputation::Policy>,
     /// When upstreams are left alone; `None`: only by hand.
     pub breaker: Option<breaker::Policy>,
     /// When calls are tried again; `None`: never.
@@ -184,6 +188,9 @@ impl Config {
         let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
         let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
         let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
+        let bans = file.bans.as_option().map(bans::Policy::build).transpose().map_err(misset)?;
+        let reputation =
+            file.reputation.as_option().map(reputation::Policy::build).transpose().map_err(misset)?;
         let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
@@ -227,6 +234,8 @@ impl Config {
             paths: file.paths,
             hygiene: file.hygiene,
             timeouts,
+            bans: bans.map(Arc::new),
+            reputation,
             breaker,
             retries,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),

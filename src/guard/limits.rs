@@ -214,13 +214,21 @@ pub struct Drawer<'a> {
     pub path: &'a str,
     /// Values in its body that limits count by, with their fields.
     pub values: &'a [(Box<str>, String)],
+    /// What each of its draws counts.
+    pub weight: u64,
 }
 
 impl<'a> Drawer<'a> {
     /// The one who sent `head`.
     pub fn of(head: &Head<'a>, rules: &'a ClientRules, route: &'a str, status: bool) -> Self {
         let Head { client, traffic, headers, path, .. } = *head;
-        Self { client, rules, traffic, status, route, headers, path, values: &[] }
+        Self { client, rules, traffic, status, route, headers, path, values: &[], weight: 1 }
+    }
+
+    /// The same, whose every draw counts so much.
+    #[must_use]
+    pub fn weighing(self, weight: u64) -> Self {
+        Self { weight, ..self }
     }
 
     /// The same, with what its body says.
@@ -357,7 +365,10 @@ impl Limit {
 
     fn draw<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
         let limit = self.spec_for(drawer.client.class);
-        let mut push = |subject| draws.push(limit, subject, &self.setting);
+        let mut push = |subject| {
+            draws.draws.push(Draw { limit, subject, weight: drawer.weight });
+            draws.settings.push(&self.setting);
+        };
         let address = Subject::address(drawer.client.address);
         match &*self.by {
             [By::User] => {

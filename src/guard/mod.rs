@@ -5,6 +5,7 @@
 //! config file, or renders a response; `proxy::reply` turns refusals into HTTP, `chain` runs and measures the guards.
 
 pub mod authority;
+pub mod bans;
 pub mod body;
 pub mod caps;
 pub mod chain;
@@ -24,6 +25,7 @@ pub mod mode;
 pub mod origin;
 pub mod origin_list;
 mod reason;
+pub mod reputation;
 pub mod sanitize;
 pub mod security_headers;
 pub mod target;

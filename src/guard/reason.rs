@@ -81,6 +81,16 @@ macro_rules! reasons {
 }
 
 impl Reason {
+    /// Whether a client can be blamed for it, and no page could bring it upon its visitor.
+    pub fn may_strike(self) -> bool {
+        let never = [Self::OriginDenied, Self::HostDenied, Self::Overloaded, Self::TooManyConnections];
+        let blamed =
+            [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError, Event::AuthFailed];
+        // The event of a ban tells that there is one; a refusal because of it is not another fault.
+        let new = !matches!(self, Self::Banned | Self::LoginFailed | Self::AdminTokenRefused);
+        new && !never.contains(&self) && self.event().is_some_and(|event| blamed.contains(&event))
+    }
+
     /// Whether the upstream did not do its part: it could not be reached, broke off, or took too long.
     pub const fn is_upstreams(self) -> bool {
         matches!(self, Reason::UpstreamUnreachable | Reason::UpstreamFailed | Reason::UpstreamTimeout)
@@ -146,6 +156,10 @@ reasons! {
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many connections are open, in total or from this address.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
+    /// The caller is banned. As an event: has just been banned.
+    Banned = "banned", FORBIDDEN, Some(SecurityAlert);
+    /// The app has refused a login again and again; told as an event only.
+    LoginFailed = "login_failed", UNAUTHORIZED, Some(AuthFailed);
     /// A token was presented on the admin port, and it is not the admin token.
     AdminTokenRefused = "admin_token_refused", UNAUTHORIZED, Some(AuthFailed);
     /// Too many requests in flight in total.

@@ -174,7 +174,8 @@ impl ClientRules {
         self.digest(Kind::Tenant, tenant.as_bytes())
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether an address is a trusted proxy's.
+    pub fn trusts(&self, address: IpAddr) -> bool {
         let address = canonical(address);
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }

@@ -62,6 +62,7 @@ impl HttpServerApp for Entry {
         match self.gate.serve(&mut session, &mut ctx).await {
             Ok(true) => {
                 self.gate.record(&session, None, &mut ctx);
+                self.gate.sanction(&session, &ctx).await;
                 let settings = HttpPersistentSettings::for_session(&session);
                 let stream = session.finish().await.ok()??;
                 Some(ReusedHttpStream::from_reusable_stream(stream, settings))

@@ -27,6 +27,7 @@ pub mod reply;
 mod request_id;
 mod respond;
 pub mod route;
+mod sanction;
 mod serve;
 mod status;
 pub mod stream;
@@ -59,12 +60,16 @@ use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
+use crate::state::reputation::Reputations;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
 use crate::state::{AnyStore, Clock};
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
+
+/// Callers whose faults are remembered.
+const REPUTATIONS: usize = 100_000;
 
 /// The gate: what all requests share.
 pub struct Gate {
@@ -76,6 +81,7 @@ pub struct Gate {
     stop: Arc<Stop>,
     timers: Timers,
     inflight: Arc<Inflight>,
+    reputations: Reputations,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
@@ -110,6 +116,7 @@ impl Gate {
         if positions.maintenance.is_some() {
             warn!("the app is closed for maintenance: `tidegate maintenance off` opens it");
         }
+        let reputations = Reputations::new(REPUTATIONS, clock.clone());
         Arc::new(Self {
             bodies: BodyMemory::new(live.server.body_memory),
             admissions: Admissions::new(live.store.clone(), settler.clone()),
@@ -121,6 +128,7 @@ impl Gate {
             timers,
             watch,
             inflight: Arc::new(Inflight::new()),
+            reputations,
             ids: RequestIds::new(),
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,

@@ -140,13 +140,15 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
         ctx.live.panic_if_asked(routed.target.path());
+        self.check_banned(&routed.client)?;
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers, &mut ctx.noted)?;
         let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client);
         let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
-        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
+        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status)
+            .weighing(self.weight_of(ctx, &routed.client));
         let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
         guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
         ctx.places = places;
@@ -317,7 +319,9 @@ impl Gate {
     async fn draw_body(&self, session: &ServerSession, ctx: &mut Context, body: &[u8]) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let (head, rules, guards) = (routed.head(session), &ctx.live.client, &routed.route.guards);
-        let drawer = Drawer::of(&head, rules, &routed.route.name, false).naming(&ctx.named.counted);
+        let drawer = Drawer::of(&head, rules, &routed.route.name, false)
+            .naming(&ctx.named.counted)
+            .weighing(self.weight_of(ctx, &routed.client));
         let mut draws = guards.limits.body_draws(&drawer);
         let message = ctx.named.message.as_deref();
         let sent = Sent { head: &head, rules, api: routed.api, body, inspected: !ctx.arriving, message };

@@ -18,14 +18,15 @@ use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::canned::BUSY;
+use super::canned::{self, BUSY};
 use super::gate_io::{GateIo, HeadCaps};
 use super::stop::{Connected, Stop};
 use crate::guard::Reason;
 use crate::observe::metrics::ConnectionRefusal;
 use crate::observe::{Observer, OpenConnection, SecurityEvent};
+use crate::proxy::reply::seconds;
 use crate::state::inflight::{Inflight, Permit};
-use crate::state::{Clock, Subject};
+use crate::state::{AnyStore, Clock, Store, Subject};
 
 /// Caps on connections, as run.
 #[derive(Clone, Debug)]
@@ -121,6 +122,8 @@ pub struct Door<A> {
     clock: Clock,
     /// Set if its connections are traffic, which shows in the metrics, and which the end waits for.
     traffic: Option<Arc<Stop>>,
+    /// Tells who is banned.
+    store: Option<Arc<AnyStore>>,
     /// Second in which the last refusal was told as an event: a flood must not become one of events.
     told: AtomicU64,
 }
@@ -146,6 +149,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             observer,
             clock,
             traffic: None,
+            store: None,
             told: AtomicU64::new(0),
         }
     }
@@ -154,6 +158,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     pub fn for_traffic(mut self, stop: Arc<Stop>) -> Self {
         self.traffic = Some(stop);
         self
+    }
+
+    /// Turns away addresses that are banned in `store`.
+    pub fn banning(mut self, store: Arc<AnyStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// How long an address is still banned.
+    fn banned(&self, peer: IpAddr) -> Option<Duration> {
+        let ban = self.store.as_ref()?.bans().in_force(Subject::address(peer))?;
+        Some(ban.until.since(self.clock.now()))
     }
 
     fn tell(&self, peer: IpAddr) {
@@ -179,6 +195,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
         let peer =
             digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(|address| address.as_inet());
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        if let Some(wait) = self.banned(peer) {
+            turn_away(&mut io, &canned::banned(seconds(wait))).await;
+            return None;
+        }
         match self.admit(peer) {
             Ok(places) => {
                 let tenure = Tenure::new(Some(places), peer, self);
@@ -188,12 +208,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
             Err(why) => {
                 self.observer.metrics().connection_refused(why);
                 self.tell(peer);
-                // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
-                let _ = timeout(Duration::from_millis(100), async {
-                    io.write_all(BUSY).await?;
-                    io.flush().await
-                })
-                .await;
+                turn_away(&mut io, BUSY).await;
             }
         }
         None
@@ -202,6 +217,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
     async fn cleanup(&self) {
         self.app.cleanup().await;
     }
+}
+
+async fn turn_away(io: &mut Stream, answer: &[u8]) {
+    // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
+    let _ = timeout(Duration::from_millis(100), async {
+        io.write_all(answer).await?;
+        io.flush().await
+    })
+    .await;
 }
 
 /// Marks where a head begins.

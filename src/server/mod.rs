@@ -183,7 +183,8 @@ impl Launch {
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let entry = Entry::new(gate.clone(), &server.configuration);
         let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone())
-            .for_traffic(stop.clone());
+            .for_traffic(stop.clone())
+            .banning(gate.store().clone());
         server.add_service(Inherited::new("traffic", door, traffic, stop.closing(), None));
         let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
         server.add_service(Inherited::new("admin", admin_door, admin, stop.leaving(), Some(1)));

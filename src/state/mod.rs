@@ -14,6 +14,7 @@ pub mod clock;
 pub mod inflight;
 mod limit;
 mod memory;
+pub mod reputation;
 pub mod settle;
 mod subject;
 #[cfg(test)]
