@@ -373,7 +373,7 @@ mod tests {
             change(&mut request);
             claims(&request, None, "{}", Some("m1")).iter().map(|claim| claim.key).collect::<Vec<_>>()
         };
-        let mut all = vec![
+        let mut all = [
             claim(&|_| {}),
             claim(&|request| request.client.user = Some(SubjectId(1))),
             claim(&|request| request.client.session = Some(SubjectId(1))),

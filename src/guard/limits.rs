@@ -32,6 +32,21 @@ pub enum Counts {
     Status,
 }
 
+/// What a limit counts of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// That it was made.
+    #[default]
+    Requests,
+    /// Bytes of its body.
+    BytesIn,
+    /// Bytes of its answer's body.
+    BytesOut,
+    /// Both.
+    Bytes,
+}
+
 /// Whose requests a limit counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String")]
@@ -95,6 +110,9 @@ pub struct Config {
     pub counts: Counts,
     /// Whose requests it counts together; several are combined into one subject.
     pub by: Vec<By>,
+    /// What it counts of each.
+    #[serde(default)]
+    pub measure: Measure,
     /// How many in which time; all have to be kept.
     pub windows: Vec<Rate>,
     /// Other windows for a class of callers.
@@ -133,6 +151,7 @@ fn yes() -> bool {
 #[derive(Clone, Debug)]
 struct Limit {
     counts: Counts,
+    measure: Measure,
     by: Box<[By]>,
     spec: Arc<LimitSpec>,
     anonymous: Option<Arc<LimitSpec>>,
@@ -251,7 +270,12 @@ impl Limits {
             let limit = Limit::build(name, owner(name), config);
             let limit = limit.map_err(|why| Fault::new(format!("limits.{name}"), why))?;
             let own = config.by == [By::Address] && config.counts != Counts::Ai;
-            if own { limits.head.push(limit) } else { limits.body.push(limit) }
+            // What flows stands whatever follows.
+            if own || config.measure != Measure::Requests {
+                limits.head.push(limit)
+            } else {
+                limits.body.push(limit)
+            }
         }
         Ok(limits)
     }
@@ -272,6 +296,24 @@ impl Limits {
         collect(&self.body, drawer)
     }
 
+    /// What a request draws that is over: the bytes that went in and out, but for the one that was drawn at its beginning.
+    pub fn flown<'a>(&'a self, drawer: &Drawer<'_>, bytes_in: u64, bytes_out: u64) -> Draws<'a> {
+        let mut draws = Draws::default();
+        let counted = |limit: &&Limit| {
+            limit.measure != Measure::Requests && limit.counts.includes(drawer.traffic, drawer.status)
+        };
+        for limit in self.head.iter().filter(counted) {
+            let bytes = match limit.measure {
+                Measure::Requests => 0,
+                Measure::BytesIn => bytes_in,
+                Measure::BytesOut => bytes_out,
+                Measure::Bytes => bytes_in.saturating_add(bytes_out),
+            };
+            limit.draw(drawer, bytes.saturating_sub(1), &mut draws);
+        }
+        draws
+    }
+
     /// Adds every draw that a request of any kind by this caller would make under these limits, but for counters that
     /// are there already. For showing.
     pub fn add_all<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
@@ -279,7 +321,7 @@ impl Limits {
         for limit in self.head.iter().chain(&self.body).filter(|limit| shown(limit)) {
             let counter = limit.spec_for(drawer.client.class).name();
             if !draws.draws.iter().any(|draw| draw.limit.name() == counter) {
-                limit.draw(drawer, draws);
+                limit.draw(drawer, 1, draws);
             }
         }
     }
@@ -301,7 +343,8 @@ pub fn counted_fields(configs: &Named<Toggle<Config>>) -> Vec<String> {
 fn collect<'a>(limits: &'a [Limit], drawer: &Drawer<'_>) -> Draws<'a> {
     let mut draws = Draws::default();
     for limit in limits.iter().filter(|l| l.counts.includes(drawer.traffic, drawer.status)) {
-        limit.draw(drawer, &mut draws);
+        let weight = if limit.measure == Measure::Requests { drawer.weight } else { 1 };
+        limit.draw(drawer, weight, &mut draws);
     }
     draws
 }
@@ -347,6 +390,7 @@ impl Limit {
         };
         Ok(Self {
             counts: config.counts,
+            measure: config.measure,
             by: config.by.clone().into(),
             spec: spec(&config.windows, "")?,
             anonymous: of_class(ClassName::Anonymous, ".anonymous")?,
@@ -363,10 +407,10 @@ impl Limit {
         own.as_deref().unwrap_or(&self.spec)
     }
 
-    fn draw<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
+    fn draw<'a>(&'a self, drawer: &Drawer<'_>, weight: u64, draws: &mut Draws<'a>) {
         let limit = self.spec_for(drawer.client.class);
         let mut push = |subject| {
-            draws.draws.push(Draw { limit, subject, weight: drawer.weight });
+            draws.draws.push(Draw { limit, subject, weight });
             draws.settings.push(&self.setting);
         };
         let address = Subject::address(drawer.client.address);
@@ -442,6 +486,7 @@ mod tests {
             enabled: true,
             counts,
             by: by.to_vec(),
+            measure: Measure::Requests,
             windows,
             classes: BTreeMap::new(),
             environment: None,

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use pingora::protocols::http::ServerSession;
+
 use super::Gate;
-use crate::guard::limits::Draws;
+use super::context::Context;
+use crate::guard::limits::{Drawer, Draws};
 use crate::guard::{Reason, Refusal};
 use crate::state::admission::{Admission, Admitted};
 use crate::state::claim::{Claim, Holder};
-use crate::state::{Decision, Demand, Denial, StoreError};
+use crate::state::{Decision, Demand, Denial, Draw, StoreError};
 
 /// Why a request was not admitted.
 pub(super) enum NotAdmitted {
@@ -35,6 +38,26 @@ impl Gate {
         match self.admissions.draw(draws.as_slice()).await.map_err(unavailable)? {
             Decision::Granted { .. } => Ok(()),
             Decision::Denied(denial) => Err(refusal(draws, denial)),
+        }
+    }
+
+    /// Draws what has flown already: where a window has less than that left, all that it has.
+    pub(super) async fn draw_flown(&self, session: &ServerSession, ctx: &Context) {
+        let Some(routed) = &ctx.routed else { return };
+        let head = routed.head(session);
+        let status = ctx.live.is_status_path(head.path, head.method);
+        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
+        let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        let flown = routed.route.guards.limits.flown(&drawer, bytes_in, bytes_out);
+        for draw in flown.as_slice() {
+            let drawn = self.admissions.draw(&[*draw]).await;
+            let rest = match &drawn {
+                Ok(Decision::Denied(Denial::Limited { standing, .. })) => standing.remaining,
+                _ => 0,
+            };
+            if rest > 0 {
+                let _ = self.admissions.draw(&[Draw { weight: rest, ..*draw }]).await;
+            }
         }
     }
 

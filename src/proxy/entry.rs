@@ -62,6 +62,7 @@ impl HttpServerApp for Entry {
         match self.gate.serve(&mut session, &mut ctx).await {
             Ok(true) => {
                 self.gate.record(&session, None, &mut ctx);
+                self.gate.draw_flown(&session, &ctx).await;
                 self.gate.sanction(&session, &ctx).await;
                 let settings = HttpPersistentSettings::for_session(&session);
                 let stream = session.finish().await.ok()??;
@@ -74,6 +75,7 @@ impl HttpServerApp for Entry {
             }
             Err(error) => {
                 self.gate.record(&session, Some(&error), &mut ctx);
+                self.gate.draw_flown(&session, &ctx).await;
                 None
             }
         }

@@ -236,6 +236,7 @@ impl ProxyHttp for Shared {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         self.0.record(session, error, ctx);
+        self.0.draw_flown(session, ctx).await;
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
