@@ -32,6 +32,7 @@ pub use load::{Config, Overrides};
 pub use merge::merge;
 pub use named::Named;
 pub use parse::parse;
+pub use production::Production;
 pub use resolve::{ServerSettings, Settings};
 pub use schema::schema;
 pub use secret::Secret;

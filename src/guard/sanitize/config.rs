@@ -1,7 +1,7 @@
 //! What is done about which texts, as written.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Cleaned, Edits, Sanitizer, Sink};
 use crate::config::Named;
@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 /// What is done with a text that holds what its sink may not get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// What the sink calls for: made inert, stripped, cut down.
