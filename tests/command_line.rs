@@ -240,7 +240,6 @@ fn production_tells_what_is_worth_a_look_and_does_not_refuse_it() {
         ("cors", "{allowed_origins: ['null']}", "cors.allowed_origins", "sandboxed"),
         ("cors", "{private_network: true}", "cors.private_network", "private network"),
         ("text", "{chat: {fields: []}}", "text.chat.fields", "is empty"),
-        ("caps", "{body: {min_rate: 0B}}", "caps.body.min_rate", "drips"),
         ("limits", "{ai: {by: [device]}}", "limits.ai.by", "leave out"),
         ("routes", files, "routes[0].inspect", "without being looked at"),
         ("routes", "[{name: a, match: {paths: [/a]}, leaks: off}]", "routes[0].leaks", "made of"),

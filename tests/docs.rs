@@ -261,8 +261,18 @@ fn every_environment_name_that_is_not_read_is_listed() {
 /// What `--help` offers has to be in the reference.
 #[test]
 fn every_command_and_option_is_listed() {
-    let commands =
-        ["", "run", "demo", "check", "reload", "health", "breaker", "maintenance on", "maintenance off"];
+    let commands = [
+        "",
+        "run",
+        "demo",
+        "check",
+        "explain",
+        "reload",
+        "health",
+        "breaker",
+        "maintenance on",
+        "maintenance off",
+    ];
     for command in commands {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         let program = program.args(command.split_whitespace()).arg("--help");

@@ -6,10 +6,10 @@ use std::ops::{Deref, DerefMut};
 use bytes::Bytes;
 use http::request;
 
-use super::Refusal;
 use super::body::TextSeen;
 use super::chain::Stage;
 use super::mode::Guard;
+use super::{Reason, Refusal};
 
 /// What was not refused because its guard only observes, in the order it was found; and the trail, if one is kept. An
 /// empty one holds no memory.
@@ -74,7 +74,16 @@ impl Noted {
         let mut trail = *self.trail.take()?;
         let told = |step: &Step| step.refused.as_ref().is_some_and(|(known, _)| Some(known) == refusal);
         if let Some(refusal) = refusal.filter(|_| !trail.steps.iter().any(told)) {
-            trail.steps.push(Step { stage: trail.stage, refused: Some((refusal.clone(), false)) });
+            let stage = match refusal.reason {
+                // Looked at while they stream, when the request has come further.
+                Reason::MalformedUpload
+                | Reason::UploadNameDenied
+                | Reason::UploadTypeDenied
+                | Reason::UploadTooLarge => Stage::Uploads,
+                Reason::BodyTooLarge | Reason::BodyTimeout => Stage::Body,
+                _ => trail.stage,
+            };
+            trail.steps.push(Step { stage, refused: Some((refusal.clone(), false)) });
         }
         Some(trail)
     }

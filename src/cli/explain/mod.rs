@@ -21,14 +21,14 @@ use request::Request;
 pub struct ExplainArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// Method [default: GET, or POST with --data].
+    /// Method [default: GET, with --data POST].
     #[arg(short = 'X', long, value_name = "METHOD")]
     request: Option<String>,
     /// A header field, as 'name: value'.
-    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    #[arg(short = 'H', long = "header", value_name = "FIELD", allow_hyphen_values = true)]
     headers: Vec<OsString>,
     /// The body, or @FILE; @- reads standard input.
-    #[arg(short, long, value_name = "BODY")]
+    #[arg(short, long, value_name = "BODY", allow_hyphen_values = true)]
     data: Option<OsString>,
     /// Address of whoever sends it: the client, or a proxy in front of the gate.
     #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]

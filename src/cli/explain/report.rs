@@ -113,7 +113,6 @@ impl Report {
             None => redact(&request.target).into_owned(),
             Some((path, query)) => format!("{}?{}", redact(path), redact_query(query)),
         };
-        let refusal = first.refusal.clone();
         let (answer, forwarded) = (Answer::read(&first.answer), first.forwarded);
         let (understood, steps, texts, limits) = match all {
             // The first one's limits: what the others would have drawn from is no answer to what this one did.
@@ -129,7 +128,7 @@ impl Report {
                 from,
                 body_bytes: request.body,
             },
-            way: way(&steps, refusal.as_ref()),
+            way: way(&steps),
             texts: texts.iter().map(TextReport::of).collect(),
             route_place: place,
             understood,
@@ -141,8 +140,11 @@ impl Report {
 }
 
 /// Every stage of the way, with what came of it.
-fn way(steps: &[Step], refusal: Option<&Refusal>) -> Vec<StageReport> {
-    let last = steps.last().map(|step| step.stage);
+fn way(steps: &[Step]) -> Vec<StageReport> {
+    let last = steps.iter().map(|step| step.stage).max();
+    let enforced = |step: &&Step| step.refused.as_ref().is_some_and(|(_, observes)| !observes);
+    // The first is what refuses the request: those behind it were asked because refusals went on.
+    let refuses = steps.iter().find(enforced).map(|step| step.stage);
     let report = |stage: &Stage| {
         let mut reached = steps.iter().filter(|step| step.stage == *stage).peekable();
         let asked = reached.peek().is_some();
@@ -151,7 +153,7 @@ fn way(steps: &[Step], refusal: Option<&Refusal>) -> Vec<StageReport> {
             Stage::Connections => Outcome::NotAsked,
             // Whatever the answer is, it comes through here.
             Stage::Dress | Stage::Settle => Outcome::Passed,
-            _ if refused.iter().any(|(why, observes)| !observes && Some(why) == refusal) => Outcome::Refused,
+            stage if refuses == Some(*stage) => Outcome::Refused,
             _ if refused.iter().any(|(_, observes)| !observes) => Outcome::WouldRefuse,
             _ if !refused.is_empty() => Outcome::Observed,
             _ if asked => Outcome::Passed,

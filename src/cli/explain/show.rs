@@ -9,7 +9,7 @@ use super::report::{Answer, Outcome, Report, StageReport, TextReport};
 use crate::proxy::explain::{Forwarded, Understood};
 
 /// Columns of what stands to the left.
-const LEFT: usize = 28;
+const LEFT: usize = 31;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl Display for Report {
         if !self.limits.is_empty() {
             writeln!(
                 f,
-                "\nLimits that it counts for, from nothing (a gate that runs tells its own at rate_limit_status)"
+                "\nLimits that it draws on, had nothing been counted yet (`rate_limit_status` tells what a gate that runs has counted)"
             )?;
             self.limits.iter().try_for_each(|limit| show_limit(f, limit))?;
         }

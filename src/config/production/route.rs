@@ -45,10 +45,6 @@ pub(super) fn check(own: &RouteOwn, file: &RouteFile, found: &mut Findings) {
         let message = "is empty: texts that people type are neither measured nor sanitized";
         found.look("text.chat.fields", message, "remove it, or list the fields of your app");
     }
-    if file.caps.body.min_rate.0 == 0 {
-        let message = "is 0: a body that drips holds a connection for as long as it likes";
-        found.look("caps.body.min_rate", message, "remove it");
-    }
     for (name, limit) in file.limits.iter() {
         counting(name, limit, found);
     }

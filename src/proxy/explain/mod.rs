@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use super::context::{Context, Routed};
 use super::entry::{Read, read_head};
 use super::exchange::Ended;
+use super::request_id::X_REQUEST_ID;
 use super::route::Route;
 use super::status::shown;
 use super::watch::Watch;
@@ -30,7 +31,7 @@ use crate::guard::chain::Stage;
 use crate::guard::limits::Drawer;
 use crate::guard::trail::{Noted, Step};
 use crate::guard::{Reason, Refusal, Traffic};
-use crate::observe::redact::{redact, redact_query};
+use crate::observe::redact::{redact, redact_keys, redact_query};
 use crate::observe::{LogTarget, Observer, ObserverConfig};
 use crate::proxy::client::{ClientClass, canonical};
 use crate::server::door::Tenure;
@@ -195,7 +196,10 @@ impl Gate {
         match read_head(&mut session).await {
             Read::Whole => {}
             Read::Unreadable => {
-                self.refuse_unreadable(session).await;
+                explained.refusal = self.refuse_unreadable(session).await;
+                let refused = explained.refusal.iter().map(|why| Some((why.clone(), false)));
+                let steps = refused.map(|refused| Step { stage: Stage::Hygiene, refused });
+                explained.steps.extend(steps);
                 return explained;
             }
             Read::Nothing => return explained,
@@ -268,9 +272,14 @@ fn forwarded(head: &request::Parts, body: &Bytes, asked: &Asked<'_>, ctx: &Conte
             || rules.session_headers.contains(name)
             || rules.device_header == *name
     };
-    let value = |name: &HeaderName, value: &HeaderValue| match secret(name) {
-        true => "[redacted]".to_owned(),
-        false => redact(&String::from_utf8_lossy(value.as_bytes())).into_owned(),
+    let value = |name: &HeaderName, value: &HeaderValue| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        match secret(name) {
+            true => "[redacted]".to_owned(),
+            // Random, and no secret.
+            false if name == X_REQUEST_ID => redact_keys(&text).into_owned(),
+            false => redact(&text).into_owned(),
+        }
     };
     let fields = head.headers.iter().map(|(name, field)| (name.to_string(), value(name, field)));
     let target = match head.uri.query() {
