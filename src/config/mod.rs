@@ -1,6 +1,7 @@
 //! The config file: YAML to a tree that knows where each value was written, the environment put in, defaults and
 //! routes merged, and the typed settings read from it with errors that name the key, the line and the remedy.
 
+mod bodies;
 pub mod de;
 mod error;
 mod explain;

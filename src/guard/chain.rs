@@ -31,8 +31,7 @@ macro_rules! way {
     ($($stage:ident = $name:literal, $what:literal, $why:literal;)*) => {
         /// A stage on the way of a request, in the order in which it is passed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[allow(missing_docs, reason = "each says what it is below")]
-        pub enum Stage { $($stage,)* }
+        pub enum Stage { $(#[doc = $what] $stage,)* }
 
         impl Stage {
             /// The whole way.
@@ -102,7 +101,7 @@ pub struct GuardParts {
     /// The route's settings as written.
     pub file: RouteFile,
     /// Body guard, built with settings that are not the route's alone.
-    pub body: BodyGuard,
+    pub body: Arc<BodyGuard>,
     /// Forwarding.
     pub forwarding: Forwarding,
     /// Whether traffic is accepted on a loopback address only.
@@ -115,7 +114,7 @@ pub struct Guards {
     addresses: Addresses,
     origin: Option<OriginGuard>,
     cors: Cors,
-    body: BodyGuard,
+    body: Arc<BodyGuard>,
     uploads: Option<Arc<Uploads>>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,

@@ -7,7 +7,7 @@ use super::{Cleaned, Edits, Sanitizer, Sink};
 use crate::config::Named;
 
 /// Sanitizing, as written.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Texts typed by people: the fields of `text.chat`; on calls to chats and webhooks those of `text.model` as well.
