@@ -188,6 +188,12 @@ fn observing_guards_are_told_as_such() {
     assert_eq!(stages(&report, "observed"), ["hosts"], "{report:#}");
     assert_eq!(stages(&report, "refused"), [""; 0]);
     assert_ne!(report["forwarded"], Value::Null);
+    let file =
+        "--b7\r\nContent-Disposition: form-data; name=\"f\"; filename=\"../a.png\"\r\n\r\n1\r\n--b7--\r\n";
+    let form = "content-type: multipart/form-data; boundary=b7";
+    let report = explained("mode: observe\n", &["/files", "-d", file, "-H", form]);
+    assert_eq!(stages(&report, "observed"), ["uploads"], "{report:#}");
+    assert_eq!(report["forwarded"]["body_bytes"], file.len(), "{report:#}");
 }
 
 /// What somebody has switched by hand in the gate that runs counts here, too; and nothing is written there.

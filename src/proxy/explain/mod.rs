@@ -215,6 +215,10 @@ impl Gate {
         if let Some(trail) = ctx.noted.take_trail(explained.refusal.as_ref()) {
             explained.forwarded = trail.forwarded.map(|(head, body)| forwarded(&head, &body, asked, &ctx));
             explained.steps = trail.steps;
+            // Looked at while it streamed, by a guard that only observes.
+            let late = ctx.noted_late.as_ref().and_then(|noted| noted.get());
+            let refused = late.map(|late| Some((late.clone(), true)));
+            explained.steps.extend(refused.map(|refused| Step { stage: Stage::Uploads, refused }));
             explained.texts = trail.texts;
         }
         self.record(&session, None, &mut ctx);
