@@ -19,12 +19,12 @@ const SOCKET: &str = include_str!("../systemd/tidegate.socket");
 const PROGRAM: &str = "/usr/local/bin/tidegate";
 
 /// What stands behind an instruction, every time it is given.
-fn instructions<'a>(name: &'a str) -> impl Iterator<Item = &'a str> {
+fn instructions(name: &str) -> impl Iterator<Item = &'static str> {
     DOCKERFILE.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 
 #[track_caller]
-fn instruction(name: &str) -> &str {
+fn instruction(name: &str) -> &'static str {
     let mut all = instructions(name);
     let only = all.next().unwrap_or_else(|| panic!("no {name}"));
     assert!(all.next().is_none(), "more than one {name}");

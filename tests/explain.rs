@@ -181,6 +181,22 @@ fn texts_are_shown_before_and_after() {
     assert!(text.contains("&lt;script>") && text.chars().count() < 100, "{text}");
 }
 
+/// What is no body has texts as well; and what streams is not forwarded by the exchange, but goes on all the same.
+#[test]
+fn paths_and_websockets_are_told_of() {
+    let report = explained("", &["/x%3Cscript%3E"]);
+    let text = &report["texts"][0];
+    assert_eq!((&text["part"], &text["before"]), (&"path".into(), &"/x<script>".into()), "{report:#}");
+    assert_eq!((&text["after"], &text["setting"]), (&"/x&lt;script>".into(), &"sanitize.path".into()));
+    assert_eq!(explained("", &["/x%20y"])["texts"], Value::Array(Vec::new()));
+    let handshake =
+        ["upgrade: websocket", "connection: upgrade", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="];
+    let fields: Vec<_> = handshake.into_iter().flat_map(|field| ["-H", field]).collect();
+    let report = explained("", &[&["/ws"], &fields[..]].concat());
+    assert_eq!((&report["understood"]["websocket"], &report["answer"]), (&true.into(), &Value::Null));
+    assert!(stages(&report, "passed").contains(&"upstream"), "{report:#}");
+}
+
 /// A guard that only observes must not be told to refuse, nor one behind it to be the first.
 #[test]
 fn observing_guards_are_told_as_such() {

@@ -226,8 +226,10 @@ impl Guards {
         api: Option<Api>,
         noted: &mut Noted,
     ) -> Result<TargetFindings, Refusal> {
-        if let (Some(trail), Some(query), Some(_)) = (noted.trail_mut(), query, api) {
-            trail.texts.extend(self.body.query_texts(query, api));
+        if let Some(trail) = noted.trail_mut() {
+            trail.texts.extend(self.body.path_text(path));
+            let query = query.filter(|_| api.is_some());
+            trail.texts.extend(query.into_iter().flat_map(|query| self.body.query_texts(query, api)));
         }
         self.body.check_target(path, query, api, noted)
     }

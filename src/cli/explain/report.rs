@@ -188,7 +188,7 @@ impl TextReport {
         let from = same.saturating_sub(BEFORE);
         Self {
             part: text.part,
-            field: if text.field.is_empty() { "/".into() } else { text.field.to_string() },
+            field: text.field.to_string(),
             setting: text.setting,
             characters: text.characters,
             most: text.most,

@@ -102,7 +102,11 @@ fn show_stage(f: &mut Formatter<'_>, stage: &StageReport) -> fmt::Result {
 fn show_text(f: &mut Formatter<'_>, text: &TextReport) -> fmt::Result {
     let most = text.most.map(|most| format!(" of {most}")).unwrap_or_default();
     let over = if text.most.is_some_and(|most| text.characters > most) { ": TOO LONG" } else { "" };
-    let name = format!("{} {}", text.part, text.field);
+    let name = match (text.part, text.field.as_str()) {
+        ("path", _) => "path".to_owned(),
+        (part, "") => format!("{part} as a whole"),
+        (part, field) => format!("{part} {field}"),
+    };
     let sink = match (text.sink, text.action) {
         (Some(sink), Some(action)) => format!("sink {}, action {}", sink.name(), word(&action)),
         _ => "not sanitized".to_owned(),

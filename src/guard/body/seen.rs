@@ -11,9 +11,9 @@ use crate::proxy::api::Api;
 /// A text that a rule names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextSeen {
-    /// Where it stands: `json`, `form` or `query`.
+    /// Where it stands: `json`, `form`, `query` or `path`.
     pub part: &'static str,
-    /// The path of the rule.
+    /// The path of the rule; of a path, none.
     pub field: Box<str>,
     /// The key that lists the path.
     pub setting: &'static str,
@@ -41,6 +41,24 @@ impl BodyGuard {
             seen.extend(self.pair_texts(body, strictness, "form", api));
         }
         seen
+    }
+
+    /// The path, if it holds what is changed or refused.
+    pub(in crate::guard) fn path_text(&self, path: &str) -> Option<TextSeen> {
+        let outcome = self.check_path(path)?;
+        let changed = json::splice(path.as_bytes(), &outcome.splices).filter(|_| !outcome.splices.is_empty());
+        let decode = |raw: Vec<u8>| form::percent_decoded(str::from_utf8(&raw).ok()?);
+        let before = decode(path.into())?;
+        Some(TextSeen {
+            part: "path",
+            field: "".into(),
+            setting: "sanitize.path",
+            characters: before.chars().count() as u64,
+            most: None,
+            target: self.path,
+            before,
+            after: changed.and_then(decode),
+        })
     }
 
     /// The texts of a query.

@@ -206,7 +206,10 @@ impl Gate {
         }
         let mut ctx = Box::new(self.begin(&mut session));
         ctx.noted = Noted::with_trail(goes_on);
-        let _ = self.serve(&mut session, &mut ctx).await;
+        if let Ok(false) = self.serve(&mut session, &mut ctx).await {
+            // From here on Pingora carries it.
+            ctx.noted.at(Stage::Upstream);
+        }
         explained.refusal = ctx.refusal.clone();
         if let Some(routed) = &ctx.routed {
             explained.understood = Some(understood(routed, &session, &ctx));

@@ -4,6 +4,8 @@ mod route;
 mod secrets;
 mod server;
 
+use std::borrow::Cow;
+
 use super::file::{RouteFile, RouteOwn, ServerFile};
 use super::resolve::nearest;
 use super::routes::RouteEntry;
@@ -82,7 +84,7 @@ impl Production {
 /// What is wrong with a key's value, and what to write.
 struct Finding {
     key: String,
-    message: &'static str,
+    message: Cow<'static, str>,
     remedy: &'static str,
     grave: bool,
 }
@@ -92,13 +94,13 @@ struct Findings(Vec<Finding>);
 
 impl Findings {
     /// Strangers may not come before this is changed.
-    fn must(&mut self, key: impl Into<String>, message: &'static str, remedy: &'static str) {
-        self.0.push(Finding { key: key.into(), message, remedy, grave: true });
+    fn must(&mut self, key: impl Into<String>, message: impl Into<Cow<'static, str>>, remedy: &'static str) {
+        self.0.push(Finding { key: key.into(), message: message.into(), remedy, grave: true });
     }
 
     /// Worth a look.
-    fn look(&mut self, key: impl Into<String>, message: &'static str, remedy: &'static str) {
-        self.0.push(Finding { key: key.into(), message, remedy, grave: false });
+    fn look(&mut self, key: impl Into<String>, message: impl Into<Cow<'static, str>>, remedy: &'static str) {
+        self.0.push(Finding { key: key.into(), message: message.into(), remedy, grave: false });
     }
 }
 
