@@ -85,7 +85,7 @@ fn chain(c: &mut Criterion) {
             route.guards.check_head(&head, &timers, &mut noted).expect("head");
             let drawer = Drawer::of(&head, &settings.client, &route.name, false);
             for draws in [route.guards.limits.head_draws(&drawer), route.guards.limits.body_draws(&drawer)] {
-                let demand = Demand { id: None, draws: draws.as_slice() };
+                let demand = Demand::draws(draws.as_slice());
                 assert!(runtime.block_on(settings.store.admit(&demand)).expect("store").is_granted());
             }
             route

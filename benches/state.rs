@@ -37,7 +37,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn draw(store: &MemoryStore, draws: &[Draw<'_>]) -> bool {
-    ready(store.admit(&Demand { id: None, draws: black_box(draws) })).unwrap().is_granted()
+    ready(store.admit(&Demand::draws(black_box(draws)))).unwrap().is_granted()
 }
 
 fn store() -> MemoryStore {
@@ -146,7 +146,9 @@ fn settle(c: &mut Criterion) {
             for _ in 0..rounds.div_ceil(1000) {
                 let started = Instant::now();
                 for _ in 0..1000 {
-                    if let Ok(Admitted::Granted { admission, .. }) = ready(admissions.admit(&[])) {
+                    if let Ok(Admitted::Granted { admission, .. }) =
+                        ready(admissions.admit(Demand::default()))
+                    {
                         admission.settle(Outcome::Served);
                     }
                 }

@@ -229,6 +229,7 @@ fn production_tells_what_is_worth_a_look_and_does_not_refuse_it() {
         ),
         ("uploads", "{types: off}", "uploads.types", "any type"),
         ("leaks", "off", "leaks", "made of"),
+        ("duplicates", "off", "duplicates", "paid for again"),
         (
             "security_headers",
             "{headers: {X-Frame-Options: off}}",

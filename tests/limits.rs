@@ -183,7 +183,8 @@ async fn ai_calls_are_recognised_on_every_api() {
         "/chat",
     ];
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), "limits: {ai: {windows: [1/min]}}\n");
+    // The same call twice is what a webhook must not be sent.
+    let gate = gate(upstream.address(), "duplicates: off\nlimits: {ai: {windows: [1/min]}}\n");
     for path in paths {
         gate.forget_draws();
         assert_eq!(statuses(&gate, vec![Ask::post(path, "{}"); 2]).await, [200, 429], "{path}");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::guard::Fault;
 use crate::guard::body::{BodyGuard, JsonConfig};
 use crate::guard::mode::Observed;
+use crate::guard::text::ValueFields;
 use crate::guard::{sanitize, text};
 
 /// What a body guard is built from.
@@ -15,6 +16,8 @@ pub(super) struct BodyParts {
     pub text: text::Config,
     pub sanitize: Option<sanitize::Config>,
     pub session_fields: Vec<String>,
+    pub message_fields: Vec<String>,
+    pub counted_fields: Vec<String>,
     pub observed: Observed,
 }
 
@@ -45,8 +48,13 @@ impl BodyGuards {
         let guard = match of_same(&self.known) {
             Some(known) => known,
             None => {
-                let BodyParts { json, text, sanitize, session_fields, observed } = &parts;
-                Arc::new(BodyGuard::build(json, text, sanitize.as_ref(), session_fields, *observed)?)
+                let values = ValueFields {
+                    session: &parts.session_fields,
+                    message: &parts.message_fields,
+                    counted: &parts.counted_fields,
+                };
+                let BodyParts { json, text, sanitize, observed, .. } = &parts;
+                Arc::new(BodyGuard::build(json, text, sanitize.as_ref(), values, *observed)?)
             }
         };
         self.built.push((parts, guard.clone()));
@@ -72,6 +80,8 @@ mod tests {
             text: text::Config { chat, model: kind.clone(), speech: kind },
             sanitize: None,
             session_fields: Vec::new(),
+            message_fields: Vec::new(),
+            counted_fields: Vec::new(),
             observed: Observed::default(),
         }
     }

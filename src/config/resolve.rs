@@ -25,7 +25,7 @@ use crate::proxy::route::Route;
 use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
-use crate::state::{Clock, MemoryConfig, MemoryStore};
+use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore};
 use crate::upstream::{Upstream, breaker, retry};
 
 /// No more of a head is read; up to it, `caps` decides.
@@ -60,7 +60,7 @@ pub struct Settings {
     /// Level of the program's own messages.
     pub level: Level,
     /// Store of counters.
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<AnyStore>,
     /// Body guards, for the settings that follow.
     bodies: BodyGuards,
     /// Path on which a guard panics.
@@ -223,7 +223,7 @@ impl Config {
         }
         errors.into_result()?;
         let upstreams = upstreams.into_built();
-        let fresh = || Arc::new(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+        let fresh = || Arc::new(AnyStore::Memory(MemoryStore::new(MemoryConfig::default(), clock.clone())));
         let store = running.map_or_else(fresh, |running| running.store.clone());
         Ok(Settings {
             server: server_settings(&file),

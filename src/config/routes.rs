@@ -10,6 +10,7 @@ use super::resolve::{Fault, header_names, nearest};
 use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
 use crate::guard::authority::Authority;
+use crate::guard::limits::counted_fields;
 use crate::guard::mode::Observed;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
@@ -121,6 +122,8 @@ impl RouteBuilder<'_> {
             text: file.text.clone(),
             sanitize: file.sanitize.as_option().cloned(),
             session_fields: self.file.client.session_fields.clone(),
+            message_fields: file.duplicates.as_option().map_or_else(Vec::new, |config| config.fields.clone()),
+            counted_fields: counted_fields(&file.limits),
             observed: Observed::new(file.mode, &file.observe),
         });
         let body = body.map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;

@@ -9,7 +9,7 @@ use super::form::{self, Strictness};
 use super::json::{self, Caps, Value};
 use super::mode::{Guard, Noted, Observed};
 use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Sink, Target, Texts};
-use super::text::{self, TextFields};
+use super::text::{self, TextFields, ValueFields, Values};
 use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::Api;
 
@@ -44,8 +44,8 @@ pub struct BodyGuard {
 /// What the walk brought to light.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Session id named in the body.
-    pub session: Option<String>,
+    /// The values that it names.
+    pub named: Values,
     /// The body as it is to be forwarded, if it was changed.
     pub rewritten: Option<Vec<u8>>,
     /// What was found in its texts.
@@ -71,7 +71,7 @@ thread_local! {
 /// What one walk brought to light.
 #[derive(Default)]
 pub(super) struct Walked {
-    session: Option<String>,
+    named: Values,
     pub(super) outcome: Outcome,
 }
 
@@ -84,7 +84,7 @@ impl BodyGuard {
         json: &JsonConfig,
         text: &text::Config,
         sanitize: Option<&sanitize::Config>,
-        session_fields: &[String],
+        values: ValueFields<'_>,
         observed: Observed,
     ) -> Result<Self, Fault> {
         let mut caps = [("json.depth", json.depth), ("json.members", json.members)].into_iter();
@@ -102,7 +102,7 @@ impl BodyGuard {
         let sanitize = sanitize.as_ref();
         Ok(Self {
             caps: Caps { depth: json.depth, members: json.members },
-            fields: TextFields::build(text, sanitize, session_fields)?,
+            fields: TextFields::build(text, sanitize, values)?,
             sanitizer: Sanitizer::default(),
             path: sanitize.map(|config| config.path),
             observed,
@@ -121,14 +121,14 @@ impl BodyGuard {
         let mut findings = Findings::default();
         if syntax.json {
             let walked = self.check_json(body, api, noted)?;
-            findings.session = walked.session;
+            findings.named = walked.named;
             self.observed.judge(Guard::Sanitize, findings.take(body, walked.outcome), noted)?;
         }
         if syntax.form {
             // What is JSON as well is held to JSON's grammar; prose in it may have a bare `%`.
             let strictness = if syntax.json { Strictness::Lenient } else { Strictness::Strict };
             let walked = self.check_pairs(body, strictness, FORM, api, noted)?;
-            findings.session = findings.session.or(walked.session);
+            findings.named = findings.named.or(walked.named);
             findings.seen.extend(walked.outcome.seen);
             let outcome = Outcome { seen: Sightings::default(), ..walked.outcome };
             self.observed.judge(Guard::Sanitize, findings.take(body, outcome), noted)?;
@@ -143,7 +143,13 @@ impl BodyGuard {
             let mut texts = Texts::of(&self.sanitizer, Carrier::Json, body, parts);
             let mut looked_at = None;
             let mut visit = |found: json::Found<'_>| {
-                let Value::Text(text) = found.value else { return };
+                let text = match found.value {
+                    Value::Text(text) => text,
+                    Value::Number(number) => {
+                        return reading.note(found.tag, number.len(), || number.len(), || number.to_owned());
+                    }
+                    Value::Bool(_) | Value::Null => return,
+                };
                 reading.note(found.tag, text.raw().len(), || text.chars(), || text.decode().into_owned());
                 // Several rules may name one string: the first that has a target decides.
                 let Some(target) = reading.target(found.tag).filter(|_| looked_at != Some(found.span.start))
@@ -173,7 +179,7 @@ impl BodyGuard {
             self.observed.judge(Guard::Text, reading.check(), noted)?;
             let outcome = texts.finish();
             decoded.shrink_to(KEPT);
-            Ok(Walked { session: reading.into_session(), outcome })
+            Ok(Walked { named: reading.into_named(), outcome })
         })
     }
 
@@ -213,7 +219,7 @@ impl BodyGuard {
                 return Ok(Walked::default());
             }
             self.observed.judge(Guard::Text, reading.check(), noted)?;
-            Ok(Walked { session: reading.into_session(), outcome: texts.finish() })
+            Ok(Walked { named: reading.into_named(), outcome: texts.finish() })
         })
     }
 }
@@ -272,8 +278,10 @@ mod tests {
             model: KindConfig { max: 10, fields: list(&["/messages", "/system"]) },
             speech: KindConfig { max: 3, fields: list(&["/input"]) },
         };
-        let (sessions, observed) = (["/sessionId".into()], Observed::default());
-        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, &sessions, observed)
+        let (session, message, counted) =
+            (["/sessionId".into()], ["/id".into(), "/update_id".into()], ["/list/id".into()]);
+        let values = ValueFields { session: &session, message: &message, counted: &counted };
+        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, values, Observed::default())
             .expect("guard")
     }
 
@@ -335,7 +343,20 @@ mod tests {
         {
             let found =
                 guard().check(body.as_bytes(), syntax, Some(Api::Webhook), &mut Noted::new()).expect("good");
-            assert_eq!(found.session.as_deref(), Some("s-1"));
+            assert_eq!(found.named.session.as_deref(), Some("s-1"));
+        }
+    }
+
+    /// Telegram counts its messages, and a limit on a playlist must know which one is meant.
+    #[test]
+    fn messages_and_what_limits_count_by_are_found() {
+        for (body, syntax) in [
+            (r#"{"update_id":42,"id":"m","list":{"id":7},"x":{"id":1}}"#, JSON),
+            ("update_id=42&id=m&list[id]=7&x[id]=1", FORM),
+        ] {
+            let found = guard().check(body.as_bytes(), syntax, None, &mut Noted::new()).expect("good");
+            assert_eq!(found.named.message.as_deref(), Some("42"), "the first counts");
+            assert_eq!(found.named.counted, [("/list/id".into(), "7".to_owned())]);
         }
     }
 
@@ -356,10 +377,15 @@ mod tests {
             let kind = KindConfig { max: 1, fields: Vec::new() };
             let chat = ChatConfig { max: 1, fields: list(chat), on_chats: list(on_chats) };
             let text = text::Config { chat, model: kind.clone(), speech: kind };
-            let error =
-                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, None, &[], Observed::default())
-                    .err()
-                    .expect("bad");
+            let error = BodyGuard::build(
+                &JsonConfig { depth: 1, members: 1 },
+                &text,
+                None,
+                ValueFields::default(),
+                Observed::default(),
+            )
+            .err()
+            .expect("bad");
             assert!(error.message.contains("message"), "{error}");
             error.key
         };

@@ -12,9 +12,11 @@ use super::caps::Caps;
 use super::cidr::Addresses;
 use super::concurrency::Concurrency;
 use super::cors::{Cors, Preflight};
+use super::duplicates::{Claims, Duplicates, Sent};
 use super::host::Hosts;
 use super::leaks::Leaks;
-use super::limits::Limits;
+use super::limits::{Draws, Limits};
+use super::loops::Loops;
 use super::mode::{Guard, Noted, Observed};
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
@@ -85,7 +87,7 @@ way! {
         "where there is no JSON: 64 KiB before the upstream hears of it, the rest as it streams";
     Breaker = "breaker", "an upstream that keeps failing",
         "local, and given back: a call that can't be made draws on no limit of a user";
-    Limits = "all other limits", "second transaction",
+    Limits = "duplicates, loops, all other limits", "second transaction",
         "all granted or nothing taken; the last thing before the upstream";
     Upstream = "upstream", "headers rewritten, request forwarded", "";
     Dress = "cors, leaks, security headers", "on every answer, the gate's own and the upstream's",
@@ -116,6 +118,8 @@ pub struct Guards {
     cors: Cors,
     body: Arc<BodyGuard>,
     uploads: Option<Arc<Uploads>>,
+    duplicates: Duplicates,
+    loops: Option<Loops>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,
     /// Those that only observe.
@@ -187,6 +191,8 @@ impl Guards {
             headers: file.security_headers.as_option().map(SecurityHeaders::build).transpose()?,
             uploads: file.uploads.as_option().map(Uploads::build).transpose()?.map(Arc::new),
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
+            duplicates: Duplicates::build(file.duplicates.as_option(), file.idempotency.as_option())?,
+            loops: file.loops.as_option().map(Loops::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
             cors,
@@ -247,6 +253,20 @@ impl Guards {
             trail.texts.extend(self.body.texts(body, syntax, api));
         }
         timed(timers.sampled(), &timers.body, || self.body.check(body, syntax, api, noted))
+    }
+
+    /// What a request claims, and draws besides its limits.
+    pub fn claims<'a>(
+        &'a self,
+        sent: &Sent<'_>,
+        draws: &mut Draws<'a>,
+        noted: &mut Noted,
+    ) -> Result<Claims, Refusal> {
+        if let Some(loops) = &self.loops {
+            loops.draw(sent, draws);
+        }
+        let claims = self.observed.judge(Guard::Duplicates, self.duplicates.claims(sent), noted)?;
+        Ok(claims.unwrap_or_default())
     }
 
     /// What is to look at a body which is no JSON, if anything is.

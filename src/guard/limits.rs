@@ -14,7 +14,7 @@ use super::{Fault, Head, Quota, Reason, Refusal, Traffic};
 use crate::config::{Named, Rate, Span, Toggle};
 use crate::proxy::client::{Client, ClientClass, ClientRules};
 use crate::proxy::reply::seconds;
-use crate::state::{Draw, LimitSpec, Standing, Subject, Window};
+use crate::state::{Draw, Kind, LimitSpec, Standing, Subject, Window};
 
 /// Which requests a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
@@ -35,7 +35,7 @@ pub enum Counts {
 /// Whose requests a limit counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = "^(address|user|session|device|tenant|route|header:.+)$"))]
+#[schemars(with = "String", extend("pattern" = "^(address|user|session|device|tenant|route|header:.+|segment:[1-9][0-9]*|field:/.+)$"))]
 pub enum By {
     /// Client address (IPv6: its /64).
     Address,
@@ -51,6 +51,10 @@ pub enum By {
     Route,
     /// Value of a header field.
     Header(HeaderName),
+    /// Segment of the path, counted from 1.
+    Segment(u16),
+    /// Value of a field of the body.
+    Field(Box<str>),
 }
 
 impl TryFrom<String> for By {
@@ -65,12 +69,16 @@ impl TryFrom<String> for By {
             "tenant" => By::Tenant,
             "route" => By::Route,
             other => {
-                let header = other.strip_prefix("header:").and_then(|h| h.trim().parse().ok());
-                By::Header(
-                    header.ok_or(
-                        "one of address, user, session, device, tenant, route, header:NAME is wanted",
-                    )?,
-                )
+                let named = other.split_once(':').and_then(|(kind, name)| match (kind, name.trim()) {
+                    ("header", name) => name.parse().ok().map(By::Header),
+                    ("segment", number) => number.parse().ok().filter(|n| *n > 0).map(By::Segment),
+                    ("field", path) => path.starts_with('/').then(|| By::Field(path.into())),
+                    _ => None,
+                });
+                named.ok_or(
+                    "one of address, user, session, device, tenant, route, header:NAME, segment:NUMBER, \
+                     field:/PATH is wanted",
+                )?
             }
         })
     }
@@ -152,6 +160,12 @@ impl<'a> Draws<'a> {
         &self.draws
     }
 
+    /// Adds a draw of 1 that is not one of the limits'.
+    pub fn push(&mut self, limit: &'a LimitSpec, subject: Subject, setting: &'a str) {
+        self.draws.push(Draw::one(limit, subject));
+        self.settings.push(setting);
+    }
+
     /// The refusal of the window that `standing` tells of, which lasts for `wait`.
     pub fn refusal(&self, standing: &Standing, wait: Duration) -> Refusal {
         let quota = Quota {
@@ -162,8 +176,12 @@ impl<'a> Draws<'a> {
             reset: wait,
         };
         let (max, window, wait) = (quota.max, Span(quota.window), seconds(wait));
-        let detail = format!("The limit {} allows {max} in {window}; try again in {wait} s.", quota.limit);
         let setting = self.settings.get(standing.draw).copied().unwrap_or("limits").to_owned();
+        if self.draws.get(standing.draw).is_some_and(|draw| draw.subject.kind() == Kind::Call) {
+            let detail = format!("The same call came {max} times in {window}; it is paused for {wait} s.");
+            return Refusal::new(Reason::LoopDetected, detail, setting).after(quota.reset);
+        }
+        let detail = format!("The limit {} allows {max} in {window}; try again in {wait} s.", quota.limit);
         Refusal { quota: Some(Box::new(quota)), ..Refusal::new(Reason::RateLimited, detail, setting) }
     }
 
@@ -192,12 +210,23 @@ pub struct Drawer<'a> {
     pub route: &'a str,
     /// Header fields.
     pub headers: &'a http::HeaderMap,
+    /// Its path.
+    pub path: &'a str,
+    /// Values in its body that limits count by, with their fields.
+    pub values: &'a [(Box<str>, String)],
 }
 
 impl<'a> Drawer<'a> {
     /// The one who sent `head`.
     pub fn of(head: &Head<'a>, rules: &'a ClientRules, route: &'a str, status: bool) -> Self {
-        Self { client: head.client, rules, traffic: head.traffic, status, route, headers: head.headers }
+        let Head { client, traffic, headers, path, .. } = *head;
+        Self { client, rules, traffic, status, route, headers, path, values: &[] }
+    }
+
+    /// The same, with what its body says.
+    #[must_use]
+    pub fn naming(self, values: &'a [(Box<str>, String)]) -> Self {
+        Self { values, ..self }
     }
 }
 
@@ -246,6 +275,19 @@ impl Limits {
             }
         }
     }
+}
+
+/// The fields of bodies that limits count by.
+pub fn counted_fields(configs: &Named<Toggle<Config>>) -> Vec<String> {
+    let limits = configs.iter().filter_map(|(_, config)| config.as_option());
+    let fields = limits.flat_map(|config| &config.by).filter_map(|by| match by {
+        By::Field(path) => Some(path.to_string()),
+        _ => None,
+    });
+    let mut fields: Vec<_> = fields.collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields
 }
 
 fn collect<'a>(limits: &'a [Limit], drawer: &Drawer<'_>) -> Draws<'a> {
@@ -315,10 +357,7 @@ impl Limit {
 
     fn draw<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
         let limit = self.spec_for(drawer.client.class);
-        let mut push = |subject| {
-            draws.draws.push(Draw { limit, subject, weight: 1 });
-            draws.settings.push(&self.setting);
-        };
+        let mut push = |subject| draws.push(limit, subject, &self.setting);
         let address = Subject::address(drawer.client.address);
         match &*self.by {
             [By::User] => {
@@ -369,26 +408,22 @@ fn subject_of(by: &By, drawer: &Drawer<'_>) -> Option<Subject> {
         By::Tenant => Subject::tenant(drawer.rules.tenant_id(&client.tenant)),
         By::Route => Subject::route(drawer.route),
         By::Header(name) => Subject::header(name.as_str(), drawer.headers.get(name)?.as_bytes()),
+        By::Segment(number) => {
+            let segment = drawer.path.split('/').nth(usize::from(*number)).filter(|s| !s.is_empty())?;
+            Subject::resource("segment", segment.as_bytes())
+        }
+        By::Field(path) => {
+            let (_, value) = drawer.values.iter().find(|(field, _)| field == path)?;
+            Subject::resource(path, value.as_bytes())
+        }
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::Request;
-    use crate::proxy::client::{DigestKey, SubjectId};
-
-    fn rules() -> ClientRules {
-        ClientRules {
-            trusted_proxies: Vec::new(),
-            key_headers: Vec::new(),
-            key_parameters: Vec::new(),
-            session_cookies: Vec::new(),
-            session_headers: Vec::new(),
-            device_header: HeaderName::from_static("x-device-id"),
-            secret: DigestKey::new(b"test"),
-        }
-    }
+    use crate::guard::testing::{Request, rules};
+    use crate::proxy::client::SubjectId;
 
     fn config(counts: Counts, by: &[By]) -> Config {
         let windows = vec![Rate { max: 5, window: Duration::from_secs(60) }];

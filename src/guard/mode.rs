@@ -59,6 +59,10 @@ guards! {
     Text = "text",
     /// What texts hold.
     Sanitize = "sanitize",
+    /// Messages that come twice.
+    Duplicates = "duplicates",
+    /// The same call again and again.
+    Loops = "loops",
     /// Rate limits.
     Limits = "limits",
     /// Requests in flight.

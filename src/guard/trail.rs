@@ -111,7 +111,12 @@ impl Trail {
             Guard::Concurrency => Some(Stage::Concurrency),
             Guard::Uploads => Some(Stage::Uploads),
             // Asked in several stages.
-            Guard::Json | Guard::Text | Guard::Sanitize | Guard::Limits => None,
+            Guard::Json
+            | Guard::Text
+            | Guard::Sanitize
+            | Guard::Duplicates
+            | Guard::Loops
+            | Guard::Limits => None,
         };
         if let Some(stage) = own {
             self.enter(stage);

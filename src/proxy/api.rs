@@ -36,6 +36,8 @@ pub enum ErrorShape {
     Anthropic,
     /// RFC 9457.
     Problem,
+    /// The same, but that a duplicate is no failure: senders of webhooks try again whatever is not answered with 200.
+    Webhook,
 }
 
 /// How long a text may be depends on who reads it.
@@ -55,7 +57,8 @@ impl Api {
         match self {
             Api::OpenAi | Api::OpenAiSpeech => ErrorShape::OpenAi,
             Api::Anthropic => ErrorShape::Anthropic,
-            Api::Gemini | Api::Ollama | Api::ElevenLabs | Api::Webhook | Api::Chat => ErrorShape::Problem,
+            Api::Webhook => ErrorShape::Webhook,
+            Api::Gemini | Api::Ollama | Api::ElevenLabs | Api::Chat => ErrorShape::Problem,
         }
     }
 

@@ -232,6 +232,13 @@ impl ClientRules {
         SubjectId(hasher.finish128().as_u128())
     }
 
+    /// Begins a digest of something else, told apart by `domain`, which begins with a letter.
+    pub fn keyed(&self, domain: &[u8]) -> SipHasher24 {
+        let mut hasher = self.secret.hasher;
+        hasher.write(domain);
+        hasher
+    }
+
     /// Begins a digest; the same text as another kind has another digest.
     fn hasher(&self, kind: Kind) -> SipHasher24 {
         let mut hasher = self.secret.hasher;

@@ -14,11 +14,13 @@ use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
 use crate::guard::mode::{Noted, NotedLate};
 use crate::guard::sanitize::Sightings;
+use crate::guard::text::Values;
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::{Carriage, Fallback};
 use crate::server::InFlight;
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
+use crate::state::claim::{ClaimKey, KeptAnswer};
 use crate::upstream::breaker::Permit;
 use crate::upstream::{Rotation, Turn, Upstream};
 
@@ -113,6 +115,12 @@ pub struct Context {
     pub noted_late: Option<NotedLate>,
     /// What was found in its texts.
     pub seen: Sightings,
+    /// The values that its body names.
+    pub named: Values,
+    /// Its answer, if that was kept.
+    pub kept: Option<Arc<KeptAnswer>>,
+    /// Set if its answer is to be kept, and how long it may be.
+    pub keep: Option<(ClaimKey, usize)>,
     /// From the call to the upstream's head.
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::forward::{Framing, strip_hop_by_hop};
+use super::keep::Keeper;
 use super::pace::Pace;
 use super::relay::Relay;
 use super::stream::{Reader, Stream, Streams};
@@ -113,6 +114,8 @@ pub struct Progress {
     pub first_byte: Option<Duration>,
     /// Tries after the first.
     pub retries: u32,
+    /// Keeps the answer, if it is to be kept.
+    pub keeper: Option<Keeper>,
 }
 
 /// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
@@ -122,7 +125,7 @@ pub async fn carry(
     call: Call<'_>,
     terms: &Terms<'_>,
     progress: &mut Progress,
-    dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration),
+    dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration, Option<&mut Keeper>),
 ) -> Ended {
     let started = Instant::now();
     let Call { upstream, client, own_host, retries, request } = call;
@@ -156,8 +159,10 @@ pub async fn carry(
         session.set_keepalive(None);
     }
     reframe(session, &mut head, answer.is_end());
-    dress(session, &mut head, first_byte);
-    let ended = Relay { session, watch, terms, pace, stream }.run(head, answer).await;
+    let keeper = &mut progress.keeper;
+    dress(session, &mut head, first_byte, keeper.as_mut());
+    let ended =
+        Relay { session, watch, terms, pace, stream, keeper: keeper.as_mut() }.run(head, answer).await;
     if let Some(open) = open {
         open.ended(ended.word());
     }

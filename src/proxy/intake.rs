@@ -18,6 +18,7 @@ use super::respond::DRAIN_TIME;
 use super::route::Route;
 use crate::guard::mode::Noted;
 use crate::guard::sanitize::Sightings;
+use crate::guard::text::Values;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::observe::Carriage;
 use crate::observe::line::lossy;
@@ -41,6 +42,9 @@ impl Gate {
             noted: Noted::new(),
             noted_late: None,
             seen: Sightings::default(),
+            named: Values::default(),
+            kept: None,
+            keep: None,
             upstream_first_byte: None,
             upstream_called: None,
             rotation: None,
@@ -126,7 +130,7 @@ impl Gate {
         let api = route.api.filter(|_| accepts_events || !head.method.is_safe());
         let api = api.or_else(|| api::recognise(&head.method, path, accepts_events));
         ctx.shape = match api {
-            Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
+            Some(Api::Chat) | None => api::error_shape_of(path, anthropic),
             Some(api) => api.error_shape(),
         };
         ctx.routed = Some(Routed {

@@ -14,6 +14,7 @@ pub mod fallback;
 mod forward;
 mod health;
 mod intake;
+mod keep;
 mod live;
 mod operate;
 mod outbound;
@@ -61,7 +62,7 @@ use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
-use crate::state::{Clock, MemoryStore};
+use crate::state::{AnyStore, Clock};
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
@@ -69,7 +70,7 @@ use request_id::RequestIds;
 /// The gate: what all requests share.
 pub struct Gate {
     live: ArcSwap<Live>,
-    admissions: Admissions<MemoryStore>,
+    admissions: Admissions<AnyStore>,
     settler: Settler,
     clock: Clock,
     observer: Arc<Observer>,
@@ -158,7 +159,7 @@ impl Gate {
     }
 
     /// The store of counters.
-    pub fn store(&self) -> &Arc<MemoryStore> {
+    pub fn store(&self) -> &Arc<AnyStore> {
         self.admissions.store()
     }
 

@@ -14,6 +14,7 @@ use pingora::{Error, ErrorType};
 use tokio::time::timeout_at;
 
 use super::exchange::{Ended, Terms};
+use super::keep::Keeper;
 use super::pace::{Due, Pace};
 use super::stream::Stream;
 use super::watch::{Gone, Watch};
@@ -35,6 +36,8 @@ pub struct Relay<'a> {
     pub pace: Pace,
     /// Set if the answer is a stream of events.
     pub stream: Option<Stream>,
+    /// Set if the answer is to be kept.
+    pub keeper: Option<&'a mut Keeper>,
 }
 
 impl Relay<'_> {
@@ -99,6 +102,9 @@ impl Relay<'_> {
     }
 
     fn pass(&mut self, piece: Bytes) -> Bytes {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.piece(&piece);
+        }
         match &mut self.stream {
             Some(stream) => stream.pass(piece),
             None => piece,

@@ -1,6 +1,7 @@
 //! The one way through, from a complete head to an answer or to the passthrough.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -17,9 +18,11 @@ use super::body::{
     self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
 };
 use super::context::{Context, Target};
+use super::draw::NotAdmitted;
 use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::explain::show;
-use super::forward::{Told, hide_upstream};
+use super::forward::{Told as ToldUpstream, hide_upstream};
+use super::keep::Keeper;
 use super::reply::Reply;
 use super::respond::{drain, dress};
 use super::route::Inspect;
@@ -30,12 +33,15 @@ use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
 use crate::guard::chain::Stage;
 use crate::guard::cors::Preflight;
+use crate::guard::duplicates::{Sent, Told};
 use crate::guard::limits::{Drawer, Draws};
 use crate::guard::mode::{Guard, NotedLate};
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
+use crate::state::Store;
 use crate::state::admission::Outcome;
+use crate::state::claim::KeptAnswer;
 use crate::upstream::RequestBody;
 
 /// Why a request does not go on.
@@ -44,6 +50,8 @@ enum Halt {
     Answered,
     /// It is to be refused.
     Refused(Refusal),
+    /// It was answered before, and is answered alike.
+    Again(Arc<KeptAnswer>),
     /// The client is gone, or the answer broke off: the connection has to end.
     Broken(Box<Error>),
 }
@@ -93,6 +101,10 @@ impl Gate {
             Ok(()) => Ok(false),
             Err(Halt::Answered) => Ok(true),
             Err(Halt::Broken(error)) => Err(error),
+            Err(Halt::Again(answer)) => {
+                self.repeat(session, ctx, &answer).await?;
+                Ok(true)
+            }
             Err(Halt::Refused(refusal))
                 if session.response_written().is_some_and(|h| !h.status.is_informational()) =>
             {
@@ -288,9 +300,10 @@ impl Gate {
         let Some(routed) = &mut ctx.routed else { return Ok(body) };
         let guards = &routed.route.guards;
         let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
-        if let Some(session) = found.session {
-            live.client.session_from_body(&mut routed.client, &session);
+        if let Some(session) = &found.named.session {
+            live.client.session_from_body(&mut routed.client, session);
         }
+        ctx.named = found.named;
         ctx.seen.extend(found.seen);
         Ok(found.rewritten.map_or(body, Bytes::from))
     }
@@ -304,7 +317,7 @@ impl Gate {
         ctx.noted.at(Stage::Breaker);
         self.take_permit(ctx)?;
         ctx.noted.at(Stage::Limits);
-        let admitted = self.draw_body(session, ctx).await;
+        let admitted = self.draw_body(session, ctx, body).await;
         if admitted.is_err() {
             // Others may probe the upstream meanwhile, and no fallback serves it.
             ctx.permit = None;
@@ -314,13 +327,38 @@ impl Gate {
         admitted
     }
 
-    async fn draw_body(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
+    async fn draw_body(&self, session: &ServerSession, ctx: &mut Context, body: &[u8]) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let head = routed.head(session);
-        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
-        let guards = &routed.route.guards;
-        let admitted = self.admit(&guards.limits.body_draws(&drawer)).await;
-        ctx.admission = guards.observed.judge(Guard::Limits, admitted, &mut ctx.noted)?.flatten();
+        let (head, rules, guards) = (routed.head(session), &ctx.live.client, &routed.route.guards);
+        let drawer = Drawer::of(&head, rules, &routed.route.name, false).naming(&ctx.named.counted);
+        let mut draws = guards.limits.body_draws(&drawer);
+        let message = ctx.named.message.as_deref();
+        let sent = Sent { head: &head, rules, api: routed.api, body, inspected: !ctx.arriving, message };
+        let claims = guards.claims(&sent, &mut draws, &mut ctx.noted)?;
+        let mut admitted = self.admit(&draws, claims.as_slice()).await;
+        if let Err(NotAdmitted::Claimed(at, holder)) = &admitted {
+            let refusal = match claims.told(*at, holder) {
+                Told::Refused(refusal) => refusal,
+                Told::Again(key, refusal) => match self.store().kept_answer(key).await {
+                    Ok(Some(answer)) => return Err(Halt::Again(answer)),
+                    Ok(None) | Err(_) => refusal,
+                },
+            };
+            guards.observed.judge(Guard::Duplicates, Err::<(), _>(refusal), &mut ctx.noted)?;
+            admitted = self.admit(&draws, &[]).await;
+        } else {
+            ctx.keep = claims.keeps();
+        }
+        let admitted = admitted.map_err(|why| match why {
+            NotAdmitted::Refused(refusal) => refusal,
+            // Nothing was claimed the second time.
+            NotAdmitted::Claimed(..) => Refusal::new(Reason::Duplicate, "The same message came before.", ""),
+        });
+        let about = match &admitted {
+            Err(refusal) if refusal.reason == Reason::LoopDetected => Guard::Loops,
+            _ => Guard::Limits,
+        };
+        ctx.admission = guards.observed.judge(about, admitted, &mut ctx.noted)?.flatten();
         Ok(())
     }
 
@@ -343,15 +381,21 @@ impl Gate {
             }
             (ended, _) => ended,
         };
+        let error = session.response_written().is_some_and(|head| head.status.as_u16() >= 400);
         let outcome = match &ended {
+            Ended::Served if error => Outcome::Declined,
             Ended::Served => Outcome::Served,
             Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
             Ended::ClientGone | Ended::Refused(_) => Outcome::ClientGone,
             Ended::Unsent(_) => Outcome::NeverSent,
             Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
         };
+        if let (Some((key, _)), Outcome::Served, Some(answer)) = (ctx.keep, outcome, ctx.kept.take()) {
+            // Before the claim is settled: who comes then finds the answer. One that can't be kept is not given again.
+            let _ = self.store().keep_answer(key, answer).await;
+        }
         if let Some(admission) = ctx.admission.take() {
-            admission.settle(outcome);
+            self.admissions.settle(admission, outcome).await;
         }
         match ended {
             Ended::Served => {
@@ -388,7 +432,7 @@ impl Gate {
     ) -> Result<Ended, Refusal> {
         let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
         let upstream = routed.upstream.clone();
-        let told = Told {
+        let told = ToldUpstream {
             client: &routed.client,
             authority: routed.authority.as_deref(),
             upstream: upstream.host(),
@@ -427,7 +471,8 @@ impl Gate {
         let live = ctx.live.clone();
         let Some(outbound) = live.outbound_of(&upstream) else { return Ok(Ended::Served) };
         let mut permit = ctx.permit.take();
-        let mut progress = Progress::default();
+        let keeper = ctx.keep.map(|(_, max)| Keeper::new(max));
+        let mut progress = Progress { keeper, ..Progress::default() };
         // Once the answer begins, the body is sent: what it held is free for others.
         let mut held = ctx.held.take();
         let dressing = &*ctx;
@@ -439,7 +484,10 @@ impl Gate {
             stop: &self.stop,
             metrics: self.observer.metrics().streams(),
         };
-        let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
+        let dress = |session: &mut ServerSession,
+                     head: &mut response::Parts,
+                     first_byte,
+                     keeper: Option<&mut Keeper>| {
             held = None;
             if let Some(permit) = &mut permit {
                 permit.answered(head.status, first_byte);
@@ -448,6 +496,9 @@ impl Gate {
                 session.set_keepalive(None);
             }
             hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
+            if let Some(keeper) = keeper {
+                keeper.head(head);
+            }
             dress(head, dressing, Author::Upstream);
         };
         let call = Call {
@@ -459,6 +510,7 @@ impl Gate {
         };
         let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
         ctx.held = held;
+        ctx.kept = progress.keeper.and_then(Keeper::finish);
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;
         let failed = match &ended {

@@ -3,12 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::settle::Settler;
-use super::transaction::{AdmissionId, Decision, Demand, Draw, Standing, Standings};
+use super::transaction::{AdmissionId, Decision, Demand, Denial, Draw, Standings};
 use super::{Store, StoreError};
 
 /// How an admitted request ended.
@@ -16,6 +16,8 @@ use super::{Store, StoreError};
 pub enum Outcome {
     /// The last byte of the answer was written.
     Served,
+    /// The same, and the answer was an error: whoever tries again is to be served.
+    Declined,
     /// The client left before that.
     ClientGone,
     /// The upstream failed, or took too long.
@@ -28,13 +30,30 @@ pub enum Outcome {
     Panicked,
 }
 
+impl Outcome {
+    /// Whether what was claimed stays taken: the answer is the client's.
+    pub const fn keeps_claims(self) -> bool {
+        matches!(self, Self::Served)
+    }
+
+    /// Whether what was held may have been spent.
+    pub const fn spends(self) -> bool {
+        !matches!(self, Self::NeverSent)
+    }
+}
+
+/// What was spent of each hold, in the demand's order.
+pub type Spent = SmallVec<[u64; 2]>;
+
 /// Tells the store how an admission ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
     /// Which admission.
     pub id: AdmissionId,
     /// How it ended.
     pub outcome: Outcome,
+    /// What is known to be spent; `None`: as much as was held, unless nothing of the request was sent.
+    pub spent: Option<Spent>,
 }
 
 /// A grant that must be settled. Dropped, it settles with the outcome noted last.
@@ -43,6 +62,9 @@ pub struct Settlement {
 pub struct Admission {
     id: AdmissionId,
     outcome: Outcome,
+    spent: Option<Spent>,
+    /// Whether somebody else may wait for what it claims.
+    claims: bool,
     /// A slot in the settle actor's channel, taken before the grant: settling can't find the channel full.
     slot: Option<OwnedPermit<Settlement>>,
 }
@@ -59,6 +81,11 @@ impl Admission {
         self.outcome = outcome;
     }
 
+    /// Notes what was spent of each hold, in the demand's order: as it is known so far.
+    pub fn note_spent(&mut self, spent: Spent) {
+        self.spent = Some(spent);
+    }
+
     /// Settles. Sends at once, without waiting.
     pub fn settle(mut self, outcome: Outcome) {
         self.outcome = outcome;
@@ -72,7 +99,7 @@ impl Drop for Admission {
             Outcome::Abandoned if std::thread::panicking() => Outcome::Panicked,
             outcome => outcome,
         };
-        slot.send(Settlement { id: self.id, outcome });
+        slot.send(Settlement { id: self.id, outcome, spent: self.spent.take() });
     }
 }
 
@@ -87,12 +114,7 @@ pub enum Admitted {
         standings: Standings,
     },
     /// Nothing was taken.
-    Refused {
-        /// The window that refused.
-        standing: Standing,
-        /// Exactly how long it refuses; `None` if the draw is more than the window can ever hold.
-        retry_after: Option<Duration>,
-    },
+    Denied(Denial),
 }
 
 /// Where requests are admitted: a store, and the actor that settles with it.
@@ -114,23 +136,37 @@ impl<S: Store> Admissions<S> {
 
     /// Takes `draws`, which then stand whatever becomes of the request: there is nothing to settle.
     pub async fn draw(&self, draws: &[Draw<'_>]) -> Result<Decision, StoreError> {
-        self.store.admit(&Demand { id: None, draws }).await
+        self.store.admit(&Demand::draws(draws)).await
     }
 
-    /// Takes `draws`, to be settled when the request has ended.
+    /// Takes what `demand` asks for, under an id of its own, to be settled when the request has ended.
     ///
     /// On an error, or if the future is dropped, it is unknown whether the store granted: the admission is
     /// then settled as never sent.
-    pub async fn admit(&self, draws: &[Draw<'_>]) -> Result<Admitted, StoreError> {
+    pub async fn admit(&self, demand: Demand<'_>) -> Result<Admitted, StoreError> {
         let id =
             AdmissionId(u128::from(self.boot) << 64 | u128::from(self.next.fetch_add(1, Ordering::Relaxed)));
-        let mut admission =
-            Admission { id, outcome: Outcome::NeverSent, slot: Some(self.settler.reserve()?) };
-        match self.store.admit(&Demand { id: Some(id), draws }).await? {
+        let slot = Some(self.settler.reserve()?);
+        let claims = !demand.claims.is_empty();
+        let mut admission = Admission { id, outcome: Outcome::NeverSent, spent: None, claims, slot };
+        match self.store.admit(&Demand { id: Some(id), ..demand }).await? {
             Decision::Granted { standings } => Ok(Admitted::Granted { admission, standings }),
-            Decision::Refused { standing, retry_after } => {
+            Decision::Denied(denial) => {
                 admission.slot = None;
-                Ok(Admitted::Refused { standing, retry_after })
+                Ok(Admitted::Denied(denial))
+            }
+        }
+    }
+
+    /// Settles `admission` before it returns, where that costs no waiting or where somebody may wait for what it claims: a
+    /// client that was told of a failure may try again at once. Else, and if the store fails, the actor settles it.
+    pub async fn settle(&self, mut admission: Admission, outcome: Outcome) {
+        admission.outcome = outcome;
+        if admission.claims || self.store.settles_at_once() {
+            let Admission { id, ref spent, .. } = admission;
+            let settlement = Settlement { id, outcome, spent: spent.clone() };
+            if self.store.settle(&[settlement]).await.is_ok() {
+                admission.slot = None;
             }
         }
     }

@@ -37,6 +37,10 @@ pub enum Kind {
     Global,
     /// All for whom a full store has no room of their own.
     Rest,
+    /// Something that requests name in their path or body: a playlist, a room.
+    Resource,
+    /// One call of one caller, to the letter.
+    Call,
 }
 
 impl Kind {
@@ -54,6 +58,8 @@ impl Kind {
             Self::Combination => "combination",
             Self::Global => "global",
             Self::Rest => "rest",
+            Self::Resource => "resource",
+            Self::Call => "call",
         }
     }
 }
@@ -109,6 +115,16 @@ impl Subject {
     /// A header field of this value.
     pub fn header(name: &str, value: &[u8]) -> Self {
         Self::hashed(Kind::Header, [name.as_bytes(), value])
+    }
+
+    /// Something that is named `value` at `place`.
+    pub fn resource(place: &str, value: &[u8]) -> Self {
+        Self::hashed(Kind::Resource, [place.as_bytes(), value])
+    }
+
+    /// A call of a caller.
+    pub const fn call(id: SubjectId) -> Self {
+        Self { kind: Kind::Call, bits: id.0 }
     }
 
     /// Several subjects together, in this order.

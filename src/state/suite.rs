@@ -1,5 +1,8 @@
 //! What every store must do: one suite, run against each of them with the clock moved by hand.
 
+mod bans;
+mod budgets;
+mod claims;
 mod model;
 
 use std::future::Future;
@@ -8,8 +11,8 @@ use std::time::Duration;
 
 use super::admission::{Outcome, Settlement};
 use super::{
-    AdmissionId, Clock, Decision, Demand, Draw, LimitSpec, ManualClock, Standing, Store, Subject, Timestamp,
-    Window,
+    AdmissionId, Clock, Decision, Demand, Denial, Draw, LimitSpec, ManualClock, Standing, Store, Subject,
+    Timestamp, Window,
 };
 use crate::proxy::client::SubjectId;
 
@@ -46,6 +49,18 @@ pub(crate) fn run<S: Store>(make: impl Fn(Clock) -> S) {
         five_hundred_at_once_against_a_hundred(bed()).await;
         opposite_orders_do_not_wait_for_each_other(bed()).await;
         settling_twice_or_in_vain_is_harmless(bed()).await;
+        claims::of_twenty_at_once_one_is_granted(bed()).await;
+        claims::a_served_claim_stands_as_long_as_it_should(bed()).await;
+        claims::a_failed_try_frees_its_claim(bed()).await;
+        claims::who_is_under_way_keeps_his_claim(bed()).await;
+        claims::claims_and_draws_are_one_transaction(bed()).await;
+        claims::answers_are_kept_as_long_as_their_claims(bed()).await;
+        budgets::calls_at_once_never_hold_more_than_there_is(bed()).await;
+        budgets::what_is_not_known_is_spent_as_held(bed()).await;
+        budgets::a_hold_that_does_not_fit_takes_nothing(bed()).await;
+        budgets::a_call_is_spent_in_the_period_that_held_it(bed()).await;
+        bans::bans_are_in_force_at_once(bed()).await;
+        bans::a_reset_limit_is_whole(bed()).await;
         model::exact_windows_agree(bed(), 100_000).await;
         model::large_windows_stay_within_a_grain(bed(), 20_000).await;
     });
@@ -61,7 +76,7 @@ const fn user(id: u128) -> Subject {
 
 impl<S: Store> Bed<S> {
     async fn draw(&self, draws: &[Draw<'_>]) -> Decision {
-        self.store.admit(&Demand { id: None, draws }).await.unwrap()
+        self.store.admit(&Demand::draws(draws)).await.unwrap()
     }
 
     async fn one(&self, limit: &LimitSpec, subject: Subject) -> Decision {
@@ -85,8 +100,8 @@ impl<S: Store> Bed<S> {
 
 fn refused(decision: Decision) -> (Standing, Option<Duration>) {
     match decision {
-        Decision::Refused { standing, retry_after } => (standing, retry_after),
-        Decision::Granted { standings } => panic!("granted: {standings:?}"),
+        Decision::Denied(Denial::Limited { standing, retry_after }) => (standing, retry_after),
+        other => panic!("not refused by a limit: {other:?}"),
     }
 }
 
@@ -278,7 +293,7 @@ async fn five_hundred_at_once_against_a_hundred<S: Store>(bed: Bed<S>) {
         let (store, limits) = (Arc::clone(&bed.store), Arc::clone(&limits));
         tasks.spawn(async move {
             let draws = [Draw::one(&limits.1, user(2)), Draw::one(&limits.0, user(1))];
-            store.admit(&Demand { id: None, draws: &draws }).await.unwrap().is_granted()
+            store.admit(&Demand::draws(&draws)).await.unwrap().is_granted()
         });
     }
     assert_eq!(tasks.join_all().await.into_iter().filter(|granted| *granted).count(), 100);
@@ -296,7 +311,7 @@ async fn opposite_orders_do_not_wait_for_each_other<S: Store>(bed: Bed<S>) {
                 let (a, b) = (user(round % 16), user((round * 7 + task) % 16));
                 let draws =
                     if task % 2 == 0 { [a, b] } else { [b, a] }.map(|subject| Draw::one(&api, subject));
-                assert!(store.admit(&Demand { id: None, draws: &draws }).await.unwrap().is_granted());
+                assert!(store.admit(&Demand::draws(&draws)).await.unwrap().is_granted());
             }
         });
     }
@@ -318,9 +333,11 @@ async fn settling_twice_or_in_vain_is_harmless<S: Store>(bed: Bed<S>) {
     let ai = limit("ai", &[(MINUTE, 2)]);
     let draws = [Draw::one(&ai, user(1))];
     let ids = [AdmissionId(1 << 64), AdmissionId(2 << 64), AdmissionId(3 << 64)];
-    let batch = ids.map(|id| Settlement { id, outcome: Outcome::Served });
+    let batch = ids.map(|id| Settlement { id, outcome: Outcome::Served, spent: None });
     for id in &ids[..2] {
-        assert!(bed.store.admit(&Demand { id: Some(*id), draws: &draws }).await.unwrap().is_granted());
+        assert!(
+            bed.store.admit(&Demand { id: Some(*id), ..Demand::draws(&draws) }).await.unwrap().is_granted()
+        );
     }
     for _ in 0..3 {
         bed.store.settle(&batch).await.unwrap();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::budget::Hold;
+use super::claim::{Claim, Holder};
 use super::limit::{LimitSpec, Sliding};
 use super::subject::Subject;
 
@@ -37,14 +39,26 @@ impl<'a> Draw<'a> {
     }
 }
 
-/// All that one transaction takes: every part is granted, or nothing is taken.
-#[derive(Clone, Copy, Debug)]
+/// All that one transaction takes: every part is granted, or nothing is taken. Claims are looked at first, then draws,
+/// then holds: a duplicate is told as one, whatever is left of its sender's limits.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Demand<'a> {
-    /// Set if the grant must be settled later; such a demand is made through
+    /// Set if the grant must be settled later, as claims and holds must; such a demand is made through
     /// [`Admissions::admit`](super::admission::Admissions::admit).
     pub id: Option<AdmissionId>,
+    /// Things that nobody else may have in hand, each key once.
+    pub claims: &'a [Claim],
     /// The draws. Two on the same limit and subject count as their sum.
     pub draws: &'a [Draw<'a>],
+    /// What may be spent at most. Two on the same budget and subject count as their sum.
+    pub holds: &'a [Hold<'a>],
+}
+
+impl<'a> Demand<'a> {
+    /// A demand that is never settled: its draws stand whatever follows.
+    pub const fn draws(draws: &'a [Draw<'a>]) -> Self {
+        Self { id: None, claims: &[], draws, holds: &[] }
+    }
 }
 
 /// How one window of one draw stands.
@@ -102,13 +116,55 @@ pub enum Decision {
         /// How each window stands now.
         standings: Standings,
     },
-    /// Nothing was taken. Of several windows that refuse, the one that refuses longest is told.
-    Refused {
+    /// Nothing was taken.
+    Denied(Denial),
+}
+
+/// Why nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Somebody has what was claimed.
+    Claimed {
+        /// Index of the claim in the demand.
+        claim: usize,
+        /// Who has it.
+        by: Holder,
+    },
+    /// A window of a limit is full. Of several, the one that refuses longest is told.
+    Limited {
         /// The window that refused.
         standing: Standing,
         /// Exactly how long it refuses; `None` if the draw is more than the window can ever hold.
         retry_after: Option<Duration>,
     },
+    /// A budget is spent, or so much of it held that this does not fit. Of several, the one whose period lasts longest
+    /// is told.
+    Spent {
+        /// Index of the hold in the demand.
+        hold: usize,
+        /// How its budget stands.
+        balance: Balance,
+    },
+}
+
+/// How a budget stands in its period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// What may be spent in a period.
+    pub max: u64,
+    /// Spent in it, with what an earlier period overshot.
+    pub spent: u64,
+    /// Held for requests that are under way.
+    pub held: u64,
+    /// Until the next period begins.
+    pub reset: Duration,
+}
+
+impl Balance {
+    /// What can still be held.
+    pub const fn remaining(&self) -> u64 {
+        self.max.saturating_sub(self.spent.saturating_add(self.held))
+    }
 }
 
 impl Decision {

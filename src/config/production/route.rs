@@ -41,6 +41,10 @@ pub(super) fn check(own: &RouteOwn, file: &RouteFile, found: &mut Findings) {
         }
         Toggle::On(_) => {}
     }
+    if file.duplicates.is_off() {
+        let message = "is off: a message that its sender repeats is served and paid for again";
+        found.look("duplicates", message, "remove it");
+    }
     if file.text.chat.fields.is_empty() {
         let message = "is empty: texts that people type are neither measured nor sanitized";
         found.look("text.chat.fields", message, "remove it, or list the fields of your app");
@@ -154,7 +158,7 @@ fn counting(name: &str, limit: &Toggle<limits::Config>, found: &mut Findings) {
     let Some(limit) = limit.as_option().filter(|limit| limit.enabled) else {
         return found.must(key, "is off", "switch it on; a higher limit is better than none");
     };
-    let optional = |by: &By| matches!(by, By::Session | By::Device | By::Header(_));
+    let optional = |by: &By| matches!(by, By::Session | By::Device | By::Header(_) | By::Field(_));
     // The shipped `session` limit stands beside others that nobody leaves out.
     if name != "session" && limit.by.iter().any(optional) {
         let message = "counts by what a request may leave out, and restrains nobody who does";

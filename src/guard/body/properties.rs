@@ -20,8 +20,14 @@ fn guard() -> BodyGuard {
         path: target,
         fields: Named::default(),
     };
-    BodyGuard::build(&JsonConfig { depth: 8, members: 99 }, &text, Some(&sanitize), &[], Observed::default())
-        .expect("a guard")
+    BodyGuard::build(
+        &JsonConfig { depth: 8, members: 99 },
+        &text,
+        Some(&sanitize),
+        ValueFields::default(),
+        Observed::default(),
+    )
+    .expect("a guard")
 }
 
 /// A text, and for each of its characters whether it is written with an escape where that is not needed.

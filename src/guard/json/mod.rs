@@ -4,6 +4,7 @@
 //! Stricter than RFC 8259 where two parsers could read one body differently: no byte order mark, no lone
 //! surrogates, no name twice in one object.
 
+mod content;
 #[cfg(test)]
 mod differential;
 mod fault;
@@ -16,6 +17,7 @@ mod token;
 
 use std::ops::Range;
 
+pub use content::content;
 pub use fault::{Fault, FaultKind};
 pub(super) use fields::NodeId;
 pub use fields::{FieldRules, PatternError, Rule, RuleKind};

@@ -232,7 +232,7 @@ impl Gate {
     async fn holdings(&self, session: &ServerSession, routed: &Routed, ctx: &Context) -> Vec<Value> {
         let (head, live) = (routed.head(session), &ctx.live);
         let status = live.is_status_path(head.path, head.method);
-        let drawer = Drawer::of(&head, &live.client, &routed.route.name, status);
+        let drawer = Drawer::of(&head, &live.client, &routed.route.name, status).naming(&ctx.named.counted);
         let limits = &routed.route.guards.limits;
         let mut holdings = Vec::new();
         for draws in [limits.head_draws(&drawer), limits.body_draws(&drawer)] {

@@ -1,22 +1,30 @@
 //! The store in this process's memory: exact, sharded, and bounded whatever is sprayed at it.
 
+mod accounts;
+mod claims;
 mod open;
 mod shard;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use self::open::OpenAdmissions;
+use self::accounts::Accounts;
+use self::claims::Claims;
+use self::open::{OpenAdmissions, Taken};
 use self::shard::{Caps, Key, Pinned, Rank, SLOT_BYTES, Shard};
 use super::admission::Settlement;
+use super::bans::{Ban, Bans};
+use super::budget::Hold;
+use super::claim::{ClaimKey, KeptAnswer};
 use super::clock::Clock;
 use super::limit::Sliding;
 use super::subject::Subject;
 use super::tally::Tally;
-use super::transaction::{Decision, Demand, Draw, Standing, Standings};
+use super::transaction::{Balance, Decision, Demand, Denial, Draw, Standing, Standings};
 use super::{Store, StoreError};
 
 const SHARDS: usize = 256;
@@ -26,9 +34,9 @@ const SWEEP_STEP: usize = 256;
 
 /// How much a [`MemoryStore`] may remember.
 ///
-/// Holds 119 × `counters` + 16 × `marks` + 40 × `open` bytes at most: 154 MB with the defaults, which with what
+/// Limits hold 119 × `counters` + 16 × `marks` + 40 × `open` bytes at most: 154 MB with the defaults, which with what
 /// the allocator strews came to 196 MB resident at the worst tried. A subject that draws once takes one counter
-/// (112 bytes) for each window, and no marks.
+/// (112 bytes) for each window, and no marks. A claim takes some 120 bytes, an account some 200, a ban some 150.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// Windows of subjects. When all are taken, expired ones go first, then those with the least drawn, never
@@ -40,11 +48,27 @@ pub struct MemoryConfig {
     pub marks: usize,
     /// Admissions granted and not yet settled. When all are taken, demands that need settling fail.
     pub open: usize,
+    /// Claims. When all are taken, the oldest whose requests have ended are forgotten.
+    pub claims: usize,
+    /// Bytes of answers that are kept for claims. When all are taken, the oldest are forgotten.
+    pub answer_bytes: usize,
+    /// Accounts of budgets. When all are taken, demands that would open another fail.
+    pub accounts: usize,
+    /// Bans, in force or remembered. When all are in force, nobody else is banned.
+    pub bans: usize,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { counters: 1_000_000, marks: 2_000_000, open: 65_536 }
+        Self {
+            counters: 1_000_000,
+            marks: 2_000_000,
+            open: 65_536,
+            claims: 200_000,
+            answer_bytes: 64 << 20,
+            accounts: 200_000,
+            bans: 200_000,
+        }
     }
 }
 
@@ -57,6 +81,10 @@ pub struct MemoryStats {
     pub bytes: usize,
     /// Admissions granted and not yet settled.
     pub open: usize,
+    /// Claims that stand.
+    pub claims: usize,
+    /// Accounts of budgets.
+    pub accounts: usize,
     /// Counters forgotten before their time, for want of room.
     pub evicted: u64,
     /// Draws counted with others' for want of room.
@@ -72,6 +100,9 @@ pub struct MemoryStore {
     shards: Box<[Mutex<Shard>; SHARDS]>,
     caps: Caps,
     open: OpenAdmissions,
+    claims: Claims,
+    accounts: Accounts,
+    bans: Bans,
 }
 
 type Locked<'a> = SmallVec<[(u8, MutexGuard<'a, Shard>); 4]>;
@@ -101,7 +132,16 @@ impl MemoryStore {
     pub fn new(config: MemoryConfig, clock: Clock) -> Self {
         let caps = Caps { slots: config.counters.div_ceil(SHARDS).max(2), heap: config.marks / SHARDS * 16 };
         let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
-        Self { clock, seeds: RandomState::new(), shards, caps, open: OpenAdmissions::new(config.open) }
+        Self {
+            seeds: RandomState::new(),
+            shards,
+            caps,
+            open: OpenAdmissions::new(config.open),
+            claims: Claims::new(config.claims, config.answer_bytes),
+            accounts: Accounts::new(config.accounts),
+            bans: Bans::new(config.bans, clock.clone()),
+            clock,
+        }
     }
 
     /// Forgets what has expired and gives its memory back. Takes each lock for some microseconds at a time;
@@ -114,11 +154,19 @@ impl MemoryStore {
             }
             shard.lock().compact(&self.seeds);
         }
+        self.claims.sweep(self.clock.now().as_micros());
+        self.accounts.sweep(self.clock.now());
+        self.bans.sweep();
     }
 
     /// Counts what is held. Takes every lock in turn; meant for a scrape.
     pub fn stats(&self) -> MemoryStats {
-        let mut stats = MemoryStats { open: self.open.len(), ..MemoryStats::default() };
+        let mut stats = MemoryStats {
+            open: self.open.len(),
+            claims: self.claims.len(),
+            accounts: self.accounts.len(),
+            ..MemoryStats::default()
+        };
         for shard in self.shards.iter() {
             let shard = shard.lock();
             stats.counters += shard.len();
@@ -158,24 +206,44 @@ impl MemoryStore {
         cells
     }
 
-    fn decide(&self, draws: &[Draw<'_>]) -> Decision {
+    fn decide(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
+        let Demand { id, claims, draws, holds } = *demand;
+        let (claims, holds) = if id.is_some() { (claims, holds) } else { Default::default() };
+        // Always in this order.
+        let mut claimed = self.claims.lock(claims);
         let mut locked = self.lock(draws);
+        let mut accounts = self.accounts.lock(holds);
         // Read under the locks: the marks of a tally must be in the order of time.
-        let now = self.clock.now().as_micros();
+        let time = self.clock.now();
+        let now = time.as_micros();
+        if let Some((claim, by)) = claimed.taken(claims, now) {
+            return Ok(Decision::Denied(Denial::Claimed { claim, by }));
+        }
         let mut cells = self.cells(draws, &locked);
-
         let mut worst = None;
         for at in 0..cells.len() {
             note(&mut worst, check(&cells, at, &mut locked, now));
         }
         if worst.is_none() {
+            if let Some((hold, balance)) = accounts.exceeded(holds, time) {
+                return Ok(Decision::Denied(Denial::Spent { hold, balance }));
+            }
+            if !accounts.has_room(holds) {
+                return Err(StoreError::TooManyAccounts);
+            }
             // Only now, so that a caller who is refused anyway pushes nobody out.
             self.seat(&mut cells, &mut locked, now, &mut worst);
         }
         if let Some(Refusal { standing, retry_after }) = worst {
-            return Decision::Refused { standing, retry_after };
+            return Ok(Decision::Denied(Denial::Limited { standing, retry_after }));
         }
-        Decision::Granted { standings: self.commit(&cells, &mut locked, now) }
+        let standings = self.commit(&cells, &mut locked, now);
+        if let Some(id) = id.filter(|_| !claims.is_empty() || !holds.is_empty()) {
+            self.claims.take(claims, &mut claimed, now);
+            let keys = claims.iter().map(|claim| claim.key).collect();
+            self.open.note(id, Taken { claims: keys, holds: accounts.hold(holds, time) });
+        }
+        Ok(Decision::Granted { standings })
     }
 
     /// Gives each newcomer a slot: its own, else its network's, else that of the rest, which then may refuse
@@ -280,18 +348,27 @@ impl Store for MemoryStore {
         {
             return Err(StoreError::TooManyOpen);
         }
-        let decision = self.decide(demand.draws);
-        if let (Some(id), false) = (demand.id, decision.is_granted()) {
+        let decision = self.decide(demand);
+        if let (Some(id), false) = (demand.id, decision.as_ref().is_ok_and(Decision::is_granted)) {
             self.open.close(id);
         }
-        Ok(decision)
+        decision
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Result<(), StoreError> {
-        for settlement in batch {
-            self.open.close(settlement.id);
+        for Settlement { id, outcome, spent } in batch {
+            let Some(taken) = self.open.close(*id) else { continue };
+            taken.claims.iter().for_each(|key| self.claims.end(*key, outcome.keeps_claims()));
+            self.accounts.settle(&taken.holds, |at, held| {
+                let known = spent.as_ref().and_then(|spent| spent.get(at).copied());
+                if outcome.spends() { known.unwrap_or(held) } else { 0 }
+            });
         }
         Ok(())
+    }
+
+    fn settles_at_once(&self) -> bool {
+        true
     }
 
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
@@ -303,6 +380,47 @@ impl Store for MemoryStore {
             standings.push(standing(&cell, tally.unwrap_or(&Tally::EMPTY), now));
         }
         Ok(standings)
+    }
+
+    async fn balances(&self, holds: &[Hold<'_>]) -> Result<Vec<Balance>, StoreError> {
+        let now = self.clock.now();
+        Ok(holds.iter().map(|hold| self.accounts.balance(hold, now)).collect())
+    }
+
+    async fn reset(&self, draws: &[Draw<'_>]) -> Result<(), StoreError> {
+        let mut locked = self.lock(draws);
+        for cell in self.cells(draws, &locked) {
+            if let (Some(slot), Some((_, shard))) = (cell.slot, locked.get_mut(cell.shard)) {
+                shard.clear(slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory outlives nothing, and promises nothing.
+    async fn persist(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn keep_answer(&self, key: ClaimKey, answer: Arc<KeptAnswer>) -> Result<(), StoreError> {
+        self.claims.keep_answer(key, answer);
+        Ok(())
+    }
+
+    async fn kept_answer(&self, key: ClaimKey) -> Result<Option<Arc<KeptAnswer>>, StoreError> {
+        Ok(self.claims.kept_answer(key, self.clock.now().as_micros()))
+    }
+
+    fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    async fn ban(&self, ban: Ban) -> Result<bool, StoreError> {
+        Ok(self.bans.put(ban))
+    }
+
+    async fn lift(&self, subject: Subject) -> Result<Option<Arc<Ban>>, StoreError> {
+        Ok(self.bans.remove(subject))
     }
 }
 

@@ -167,6 +167,14 @@ impl Shard {
         self.index.reserve(more, rehash);
     }
 
+    /// Forgets what was drawn from the slot at `at`.
+    pub(super) fn clear(&mut self, at: u32) {
+        let Some(slot) = self.slots.get_mut(at as usize) else { return };
+        self.heap -= slot.tally.heap();
+        slot.tally = Tally::EMPTY;
+        (slot.expires, slot.full_until, slot.fullness) = (0, 0, 0);
+    }
+
     /// Draws `weight` from the slot at `at`, and tells how it stands then.
     pub(super) fn draw(
         &mut self,

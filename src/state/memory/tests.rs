@@ -10,7 +10,15 @@ use crate::state::admission::Outcome;
 use crate::state::{AdmissionId, LimitSpec, ManualClock, Timestamp, Window, suite};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const SMALL: MemoryConfig = MemoryConfig { counters: 8 * 1024, marks: 16 * 1024, open: 4 };
+const SMALL: MemoryConfig = MemoryConfig {
+    counters: 8 * 1024,
+    marks: 16 * 1024,
+    open: 4,
+    claims: 64,
+    answer_bytes: 64 * 1024,
+    accounts: 8,
+    bans: 8,
+};
 
 fn small() -> (MemoryStore, ManualClock) {
     let hand = ManualClock::new(Timestamp::from_micros(1_790_000_000_000_000));
@@ -28,7 +36,7 @@ fn stranger(n: u32) -> Subject {
 
 impl MemoryStore {
     fn granted(&self, limit: &LimitSpec, subject: Subject) -> bool {
-        self.decide(&[Draw::one(limit, subject)]).is_granted()
+        self.decide(&Demand::draws(&[Draw::one(limit, subject)])).is_ok_and(|decision| decision.is_granted())
     }
 }
 
@@ -115,7 +123,7 @@ fn a_refused_client_pushes_nobody_out() {
     let before = store.stats();
     for id in 0..1000 {
         let draws = [Draw::one(&ai, Subject::session(SubjectId(id << 64))), Draw::one(&ai, spent)];
-        assert!(!store.decide(&draws).is_granted());
+        assert!(!store.decide(&Demand::draws(&draws)).unwrap().is_granted());
     }
     assert_eq!(store.stats(), before);
 }
@@ -147,7 +155,7 @@ fn a_spray_from_one_network_crowds_only_its_own_shard() {
 #[test]
 fn bursts_join_draws_when_marks_run_out_and_stay_within_the_limit() {
     let hand = ManualClock::new(Timestamp::from_micros(1_790_000_000_000_000));
-    let store = MemoryStore::new(MemoryConfig { counters: 65_536, marks: 2048, open: 1 }, hand.clock());
+    let store = MemoryStore::new(MemoryConfig { counters: 65_536, marks: 2048, ..SMALL }, hand.clock());
     let api = per_minute("api", 40);
     let subjects: Vec<_> = (0..512).map(|id| Subject::user(SubjectId(id << 64))).collect();
     let mut granted = vec![0; subjects.len()];
@@ -193,13 +201,13 @@ async fn open_admissions_are_bounded_and_go_back_to_none() {
     let (store, _hand) = small();
     let ai = per_minute("ai", 6);
     let draws = [Draw::one(&ai, Subject::global())];
-    let admit = |id| Demand { id: Some(AdmissionId(id)), draws: &draws };
+    let admit = |id| Demand { id: Some(AdmissionId(id)), ..Demand::draws(&draws) };
     for id in 0..4 {
         assert!(store.admit(&admit(id)).await.unwrap().is_granted());
     }
     assert_eq!(store.admit(&admit(4)).await, Err(StoreError::TooManyOpen));
     assert_eq!(store.standings(&draws).await.unwrap()[0].remaining, 2, "what failed took nothing");
-    let settled = |id| Settlement { id: AdmissionId(id), outcome: Outcome::Served };
+    let settled = |id| Settlement { id: AdmissionId(id), outcome: Outcome::Served, spent: None };
     store.settle(&[settled(0), settled(0), settled(99)]).await.unwrap();
     assert_eq!(store.stats().open, 3);
     for id in 4..8 {
@@ -223,7 +231,7 @@ fn counts_stay_true_while_threads_draw_and_sweep() {
                 for n in 0..8000 {
                     let draws =
                         [stranger(n * 7 % 20_000 + thread), stranger(n % 50)].map(|s| Draw::one(api, s));
-                    store.decide(&draws);
+                    store.decide(&Demand::draws(&draws)).unwrap();
                 }
             });
         }

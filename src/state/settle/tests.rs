@@ -8,9 +8,11 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::state::admission::{Admission, Admissions, Admitted, Outcome};
+use crate::state::budget::Hold;
+use crate::state::claim::{Claim, ClaimKey, KeptAnswer};
 use crate::state::{
-    AdmissionId, Clock, Decision, Demand, Draw, LimitSpec, MemoryConfig, MemoryStore, Standings, Subject,
-    Window,
+    AdmissionId, Balance, Ban, Bans, Clock, Decision, Demand, Draw, LimitSpec, MemoryConfig, MemoryStore,
+    Standings, Subject, Window,
 };
 
 /// How a scripted store answers demands.
@@ -25,6 +27,9 @@ enum Answer {
 /// Does as it is told, and remembers every settlement it took.
 struct Scripted {
     answer: Answer,
+    at_once: bool,
+    /// Does the rest.
+    memory: MemoryStore,
     failures: AtomicUsize,
     taken: Mutex<Vec<Settlement>>,
 }
@@ -33,7 +38,7 @@ impl Store for Scripted {
     async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
         match self.answer {
             Answer::Grant => Ok(Decision::Granted { standings: Standings::default() }),
-            Answer::Refuse => MemoryStore::new(MemoryConfig::default(), Clock::system()).admit(demand).await,
+            Answer::Refuse => self.memory.admit(demand).await,
             Answer::Fail => Err(StoreError::TooManyOpen),
             Answer::Hang => std::future::pending().await,
         }
@@ -48,8 +53,44 @@ impl Store for Scripted {
         Ok(())
     }
 
-    async fn standings(&self, _: &[Draw<'_>]) -> Result<Standings, StoreError> {
-        Ok(Standings::default())
+    fn settles_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
+        self.memory.standings(draws).await
+    }
+
+    async fn balances(&self, holds: &[Hold<'_>]) -> Result<Vec<Balance>, StoreError> {
+        self.memory.balances(holds).await
+    }
+
+    async fn reset(&self, draws: &[Draw<'_>]) -> Result<(), StoreError> {
+        self.memory.reset(draws).await
+    }
+
+    async fn persist(&self) -> Result<(), StoreError> {
+        self.memory.persist().await
+    }
+
+    async fn keep_answer(&self, key: ClaimKey, answer: Arc<KeptAnswer>) -> Result<(), StoreError> {
+        self.memory.keep_answer(key, answer).await
+    }
+
+    async fn kept_answer(&self, key: ClaimKey) -> Result<Option<Arc<KeptAnswer>>, StoreError> {
+        self.memory.kept_answer(key).await
+    }
+
+    fn bans(&self) -> &Bans {
+        self.memory.bans()
+    }
+
+    async fn ban(&self, ban: Ban) -> Result<bool, StoreError> {
+        self.memory.ban(ban).await
+    }
+
+    async fn lift(&self, subject: Subject) -> Result<Option<Arc<Ban>>, StoreError> {
+        self.memory.lift(subject).await
     }
 }
 
@@ -63,7 +104,13 @@ struct Bed {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn bed(answer: Answer, failures: usize, capacity: usize) -> Bed {
-    let store = Arc::new(Scripted { answer, failures: failures.into(), taken: Mutex::default() });
+    let store = Arc::new(Scripted {
+        answer,
+        at_once: false,
+        memory: MemoryStore::new(MemoryConfig::default(), Clock::system()),
+        failures: failures.into(),
+        taken: Mutex::default(),
+    });
     let (settler, actor) = SettleActor::start(Arc::clone(&store), capacity).unwrap();
     let shut = LimitSpec::new("shut", [Window { length: Duration::from_secs(60), max: 0 }]).unwrap();
     Bed { admissions: Admissions::new(Arc::clone(&store), settler), store, actor, shut }
@@ -71,9 +118,9 @@ fn bed(answer: Answer, failures: usize, capacity: usize) -> Bed {
 
 impl Bed {
     async fn admit(&self) -> Result<Option<Admission>, StoreError> {
-        match self.admissions.admit(&[Draw::one(&self.shut, Subject::global())]).await? {
+        match self.admissions.admit(Demand::draws(&[Draw::one(&self.shut, Subject::global())])).await? {
             Admitted::Granted { admission, .. } => Ok(Some(admission)),
-            Admitted::Refused { .. } => Ok(None),
+            Admitted::Denied(_) => Ok(None),
         }
     }
 
@@ -95,8 +142,9 @@ impl Bed {
 async fn each_way_out_settles_once_with_its_outcome() {
     let bed = bed(Answer::Grant, 0, 16);
     let mut expected = Vec::new();
-    let mut expect =
-        |admission: &Admission, outcome| expected.push(Settlement { id: admission.id(), outcome });
+    let mut expect = |admission: &Admission, outcome| {
+        expected.push(Settlement { id: admission.id(), outcome, spent: None })
+    };
 
     for outcome in [Outcome::Served, Outcome::ClientGone, Outcome::UpstreamFailed] {
         let admission = bed.granted().await;
@@ -226,7 +274,8 @@ fn nothing_stays_open_after_many_threads() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let draws = [Draw::one(limit, Subject::global())];
                 for round in 0..1000 {
-                    let Ok(Admitted::Granted { admission, .. }) = runtime.block_on(admissions.admit(&draws))
+                    let Ok(Admitted::Granted { admission, .. }) =
+                        runtime.block_on(admissions.admit(Demand::draws(&draws)))
                     else {
                         continue;
                     };
@@ -253,4 +302,24 @@ async fn ids_never_repeat_nor_do_those_of_two_gates() {
         ids.extend([one.granted().await.id(), other.granted().await.id()]);
     }
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 2000);
+}
+
+/// A client that was told of a failure, and tries again at once, would meet its own claim for another while.
+#[tokio::test]
+async fn what_somebody_may_wait_for_is_settled_at_once_and_once() {
+    let settled = |bed: &Bed| bed.store.taken.lock().len();
+    let claims = [Claim { key: ClaimKey(1), content: 1, keep: Duration::from_secs(1) }];
+    for failures in 0..2 {
+        let bed = bed(Answer::Grant, failures, 16);
+        let demand = Demand { claims: &claims, ..Demand::default() };
+        let Ok(Admitted::Granted { admission, .. }) = bed.admissions.admit(demand).await else {
+            panic!("granted");
+        };
+        bed.admissions.settle(admission, Outcome::Declined).await;
+        assert!(failures > 0 || settled(&bed) == 1, "it waits for the actor");
+        let Bed { store, admissions, actor, .. } = bed;
+        drop(admissions);
+        tokio::task::spawn_blocking(|| actor.shutdown(PATIENCE)).await.unwrap();
+        assert_eq!(store.taken.lock().len(), 1);
+    }
 }
