@@ -143,7 +143,7 @@ async fn the_admin_token_changes_with_the_settings() {
 /// A configuration tool that reloads every minute must not cost a request each time, nor all upstream connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_under_load_cost_nobody_an_answer() {
-    let reloads = std::env::var("RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(200);
+    let reloads = std::env::var("RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
     let upstream = Upstream::ok().await;
     let settings = format!("{UNLIMITED}upstream_defaults: {{idle_timeout: 1h}}\n");
     let gate = gate(upstream.address(), &format!("{ADMIN}{settings}"));

@@ -10,6 +10,7 @@ use http::header::HeaderName;
 
 use secrecy::SecretString;
 
+use super::bodies::BodyGuards;
 use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
 use super::upstreams::Upstreams;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub level: Level,
     /// Store of counters.
     pub store: Arc<AnyStore>,
+    /// Body guards, for the settings that follow.
+    bodies: BodyGuards,
     /// Path on which a guard panics.
     #[cfg(debug_assertions)]
     panic_on: Option<Box<str>>,
@@ -199,10 +202,11 @@ impl Config {
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
         let known = running.map_or(&[][..], |running| &running.upstreams);
         let mut upstreams = Upstreams::read(&file, &self.server, clock, known)?;
+        let mut bodies = BodyGuards::over(running.map(|running| &running.bodies));
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
             let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
-                .build(&mut upstreams);
+                .build(&mut upstreams, &mut bodies);
             match built {
                 Ok(route) => {
                     if let Some(earlier) =
@@ -249,6 +253,7 @@ impl Config {
             routes,
             upstreams,
             store,
+            bodies: bodies.built(),
             #[cfg(debug_assertions)]
             panic_on: None,
         })

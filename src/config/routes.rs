@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::bodies::{BodyGuards, BodyParts};
 use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
 use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at};
 use crate::guard::authority::Authority;
-use crate::guard::body::BodyGuard;
 use crate::guard::limits::counted_fields;
 use crate::guard::mode::Observed;
-use crate::guard::text::ValueFields;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
 use crate::proxy::fallback::Fallback;
@@ -48,7 +47,11 @@ pub(super) struct RouteBuilder<'a> {
 }
 
 impl RouteBuilder<'_> {
-    pub(super) fn build(&self, upstreams: &mut Upstreams<'_>) -> Result<Route, ConfigErrors> {
+    pub(super) fn build(
+        &self,
+        upstreams: &mut Upstreams<'_>,
+        bodies: &mut BodyGuards,
+    ) -> Result<Route, ConfigErrors> {
         let prefix = self.entry.path(self.index);
         let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
         let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
@@ -60,7 +63,7 @@ impl RouteBuilder<'_> {
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let streams = Streams::build(&file.streams)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
-        let guards = self.guards(&own.name, file)?;
+        let guards = self.guards(&own.name, file, bodies)?;
         Ok(Route {
             index: self.index,
             name: own.name.into(),
@@ -110,24 +113,20 @@ impl RouteBuilder<'_> {
         built.map(Some).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
     }
 
-    fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {
+    fn guards(&self, name: &str, file: RouteFile, bodies: &mut BodyGuards) -> Result<Guards, ConfigError> {
         let fault = |(key, message): (String, String)| self.fault(&key, message);
         let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
         let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
-        let message = file.duplicates.as_option().map_or(&[][..], |config| &config.fields);
-        let values = ValueFields {
-            session: &self.file.client.session_fields,
-            message,
-            counted: &counted_fields(&file.limits),
-        };
-        let body = BodyGuard::build(
-            &file.json,
-            &file.text,
-            file.sanitize.as_option(),
-            values,
-            Observed::new(file.mode, &file.observe),
-        )
-        .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        let body = bodies.get(BodyParts {
+            json: file.json.clone(),
+            text: file.text.clone(),
+            sanitize: file.sanitize.as_option().cloned(),
+            session_fields: self.file.client.session_fields.clone(),
+            message_fields: file.duplicates.as_option().map_or_else(Vec::new, |config| config.fields.clone()),
+            counted_fields: counted_fields(&file.limits),
+            observed: Observed::new(file.mode, &file.observe),
+        });
+        let body = body.map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         // A limit that a route repeats is its own; one that it inherits is shared by all.
         let owner = |limit: &str| self.entry.overrides.at(&["limits", limit]).map(|_| name);
         let parts = GuardParts { file, body, forwarding, loopback: self.loopback };

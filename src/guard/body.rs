@@ -252,6 +252,9 @@ pub(super) fn threat(what: &str, seen: &Sightings) -> Refusal {
 
 #[cfg(test)]
 mod properties;
+mod seen;
+
+pub use seen::TextSeen;
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,7 @@ pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod trail;
 pub mod uploads;
 
 pub use chain::{GuardParts, Guards};
@@ -49,7 +50,9 @@ use crate::proxy::client::Client;
 pub type Verdict = Result<(), Refusal>;
 
 /// Which limits a request counts towards (`page`, `api`, `ai` in the config).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Traffic {
     /// Safe methods outside APIs.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Refusal;
+pub use super::trail::Noted;
 
 /// What the guards of a route do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -68,9 +69,6 @@ guards! {
     Concurrency = "concurrency",
 }
 
-/// What was not refused because its guard only observes, in the order it was found. An empty one holds no memory.
-pub type Noted = Vec<Refusal>;
-
 /// The same, of a guard that looks on while the body streams.
 pub type NotedLate = Arc<OnceLock<Refusal>>;
 
@@ -108,9 +106,14 @@ impl Observed {
         answer: Result<T, Refusal>,
         noted: &mut Noted,
     ) -> Result<Option<T>, Refusal> {
+        let observes = self.contains(guard);
+        let goes_on = match noted.trail_mut() {
+            Some(trail) => trail.judged(guard, observes, answer.as_ref().err()),
+            None => observes,
+        };
         match answer {
             Ok(granted) => Ok(Some(granted)),
-            Err(refusal) if self.contains(guard) => {
+            Err(refusal) if goes_on => {
                 noted.push(refusal);
                 Ok(None)
             }
@@ -139,8 +142,8 @@ mod tests {
                 let mut noted = Noted::new();
                 let judged = observed.judge::<()>(*guard, Err(refusal()), &mut noted);
                 match guard == observing {
-                    true => assert_eq!((judged, noted), (Ok(None), vec![refusal()]), "{guard:?}"),
-                    false => assert_eq!((judged, noted), (Err(refusal()), vec![]), "{guard:?}"),
+                    true => assert_eq!((judged, &*noted), (Ok(None), &vec![refusal()]), "{guard:?}"),
+                    false => assert_eq!((judged, &*noted), (Err(refusal()), &vec![]), "{guard:?}"),
                 }
             }
         }

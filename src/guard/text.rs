@@ -196,6 +196,13 @@ impl FieldSet {
         &self.rules
     }
 
+    /// A text rule: its path, the key that lists it, the characters that its texts may have (`None`: any number), and
+    /// where they end up. Session fields have none.
+    pub fn rule(&self, tag: u16) -> Option<(&str, &'static str, Option<u64>, Option<Target>)> {
+        let TextRule { pattern, max, setting, target } = self.texts.get(usize::from(tag))?;
+        Some((pattern, setting, (*max < u64::MAX).then_some(*max), *target))
+    }
+
     /// A body or query of which nothing was read yet.
     pub fn reading(&self) -> Reading<'_> {
         Reading { set: self, named: Values::default(), too_long: None }

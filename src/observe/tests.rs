@@ -71,7 +71,7 @@ impl Desk {
     }
 }
 
-fn record<'a>() -> Record<'a> {
+pub(super) fn record<'a>() -> Record<'a> {
     Record {
         at: NOON,
         method: &Method::POST,

@@ -4,7 +4,9 @@
 use http::Method;
 
 /// An API that Tidegate knows by its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Api {
     /// OpenAI chat completions, completions, and whatever else speaks OpenAI's error shape.

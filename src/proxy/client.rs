@@ -39,7 +39,9 @@ impl fmt::Debug for SubjectId {
 }
 
 /// Which class of caller this is (L6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientClass {
     /// No key and no bearer token.

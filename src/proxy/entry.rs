@@ -86,7 +86,7 @@ impl HttpServerApp for Entry {
 }
 
 /// What came of waiting for a request.
-enum Read {
+pub(super) enum Read {
     /// A head that can be served or refused.
     Whole,
     /// A head that Pingora can't parse, or that is longer than any that is read.
@@ -96,7 +96,7 @@ enum Read {
 }
 
 /// Waits for a request.
-async fn read_head(session: &mut ServerSession) -> Read {
+pub(super) async fn read_head(session: &mut ServerSession) -> Read {
     match session.read_request().await {
         Ok(true) => return Read::Whole,
         Ok(false) => return Read::Nothing,

@@ -9,6 +9,7 @@ mod context;
 mod draw;
 mod entry;
 mod exchange;
+pub mod explain;
 pub mod fallback;
 mod forward;
 mod health;

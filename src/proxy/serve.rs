@@ -20,6 +20,7 @@ use super::body::{
 use super::context::{Context, Target};
 use super::draw::NotAdmitted;
 use super::exchange::{self, Call, Ended, Progress, Terms};
+use super::explain::show;
 use super::forward::{Told as ToldUpstream, hide_upstream};
 use super::keep::Keeper;
 use super::reply::Reply;
@@ -30,6 +31,7 @@ use super::upload::{Ahead, Arriving, Sending};
 use super::watch::{Gone, Watch};
 use crate::guard::body::Syntax;
 use crate::guard::caps::BodyKind;
+use crate::guard::chain::Stage;
 use crate::guard::cors::Preflight;
 use crate::guard::duplicates::{Sent, Told};
 use crate::guard::limits::{Drawer, Draws};
@@ -121,12 +123,16 @@ impl Gate {
         let malformed = ctx.refusal.take();
         // Even a malformed request is answered in the shape of the path that it names, if it names one.
         let understood = self.understand(session, ctx);
+        ctx.noted.at(Stage::Hygiene);
         if let Some(refusal) = malformed {
             return Err(refusal.into());
         }
+        ctx.noted.at(Stage::Paths);
         understood?;
+        ctx.noted.at(Stage::Client);
         self.head_stage(session, ctx).await?;
         ctx.head_passed = true;
+        ctx.noted.at(Stage::Target);
         self.inspect_target(ctx)?;
         if self.body_stage(session, ctx).await? {
             ctx.carriage = Carriage::Passthrough;
@@ -140,6 +146,7 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
         ctx.live.panic_if_asked(routed.target.path());
+        ctx.noted.at(Stage::Bans);
         self.check_banned(&routed.client)?;
         let guards = &routed.route.guards;
         let head = routed.head(session);
@@ -149,6 +156,7 @@ impl Gate {
         let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status)
             .weighing(self.weight_of(ctx, &routed.client));
+        ctx.noted.at(Stage::AddressLimits);
         let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
         guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
         ctx.places = places;
@@ -157,6 +165,7 @@ impl Gate {
             return Err(Halt::Answered);
         }
         if status {
+            ctx.noted.at(Stage::Limits);
             let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
             guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
             let live = ctx.live.clone();
@@ -169,6 +178,7 @@ impl Gate {
             self.answer(session, ctx, reply).await?;
             return Err(Halt::Answered);
         }
+        ctx.noted.at(Stage::Maintenance);
         self.check_maintenance()?;
         Ok(())
     }
@@ -185,6 +195,7 @@ impl Gate {
             self.exchange(session, ctx, Bytes::new().into(), None).await?;
             return Ok(false);
         }
+        ctx.noted.at(Stage::Body);
         let uncoded = refuse_encodings(&session.req_header().headers);
         route.guards.observed.judge(Guard::Json, uncoded, &mut ctx.noted)?;
         let declared = declared_type(&session.req_header().headers);
@@ -217,6 +228,7 @@ impl Gate {
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
         let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
+        ctx.noted.at(Stage::Texts);
         let body = self.inspect(body, syntax, ctx)?;
         if !syntax.json && !syntax.form {
             self.look_at_upload(&body, session, ctx)?;
@@ -305,7 +317,9 @@ impl Gate {
             let path = routed.target.path();
             ctx.stream_asked = asks_for_stream(routed.api, path, routed.accepts_events, body);
         }
+        ctx.noted.at(Stage::Breaker);
         self.take_permit(ctx)?;
+        ctx.noted.at(Stage::Limits);
         let admitted = self.draw_body(session, ctx, body).await;
         if admitted.is_err() {
             // Others may probe the upstream meanwhile, and no fallback serves it.
@@ -452,6 +466,9 @@ impl Gate {
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
+        if ctx.noted.trail_mut().is_some() {
+            return Ok(Box::pin(show(session, ctx, watch, request)).await);
+        }
 
         if let Some(admission) = &mut ctx.admission {
             admission.note(Outcome::Abandoned);

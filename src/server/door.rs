@@ -65,6 +65,11 @@ impl Tenure {
         Self { _places: places, open, observer: door.observer.clone(), clock: door.clock.clone(), peer }
     }
 
+    /// Of a connection that came through no door.
+    pub fn of_nobody(observer: Arc<Observer>, clock: Clock, peer: IpAddr) -> Self {
+        Self { _places: None, open: None, observer, clock, peer }
+    }
+
     #[cfg(test)]
     pub(super) fn for_test() -> Self {
         use crate::observe::{AccessFormat, LogTarget, ObserverConfig};
@@ -75,7 +80,7 @@ impl Tenure {
         };
         let clock = Clock::system();
         let observer = Arc::new(Observer::start(&silent, clock.now()).expect("observer"));
-        Self { _places: None, open: None, observer, clock, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) }
+        Self::of_nobody(observer, clock, IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// Whether the connection, on which nothing of a request has come, has to end because the server does.
