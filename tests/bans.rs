@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Answer, Ask, BOTH, Gate, H2, Upstream, Via, Wire, assert_refused, gate};
+use common::{Answer, Ask, BOTH, Gate, Upstream, Via, Wire, assert_refused, gate};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -165,7 +165,6 @@ async fn a_banned_address_is_turned_away_at_the_door() {
     let answer = Wire::to(gate.traffic()).await.ask("").await;
     assert_refused(&answer, 403, "banned");
     assert_eq!(waits(&answer), 15 * MINUTE);
-    let _ = H2::to(gate.traffic());
     gate.advance(15 * MINUTE);
     assert_eq!(gate.ask(Via::H1, &Ask::post("/api/x", "{}")).await.status, 200);
 }
