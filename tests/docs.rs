@@ -272,6 +272,20 @@ fn every_command_and_option_is_listed() {
         "breaker",
         "maintenance on",
         "maintenance off",
+        "ban",
+        "unban",
+        "bans",
+        "top",
+        "limits",
+        "limits show",
+        "limits reset",
+        "limits set",
+        "limits auto",
+        "audit",
+        "audit list",
+        "audit verify",
+        "state",
+        "state stats",
     ];
     for command in commands {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));

@@ -1,5 +1,6 @@
 //! The admin port: Pingora's plain HTTP app around the endpoints.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,23 @@ use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::{AdminRequest, Controls, Sources, answer};
+use crate::config::Rate;
 use crate::guard::Reason;
+use crate::guard::limits::LimitView;
+use crate::observe::audit::{Act, Actor, AuditError, Began, Outcome};
 use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts, TopCaller};
-use crate::proxy::{Gate, NotSwitched};
+use crate::proxy::{Gate, NotDone, NotSwitched, Whom};
 use crate::server::door::client_stream;
 use crate::server::reload::{Asker, Reloader};
+use crate::state::reputation::Standing;
 use crate::state::switches::Maintenance;
+use crate::state::{Ban, MemoryStats, Subject};
 use crate::upstream::breaker::Mode;
 
 /// Bytes of a body that are read.
@@ -68,6 +76,22 @@ impl Sources for Admin {
         self.gate.observer().top_callers(most)
     }
 
+    fn bans(&self) -> Vec<(Arc<Ban>, bool)> {
+        self.gate.bans()
+    }
+
+    fn limits(&self) -> Vec<LimitView> {
+        self.gate.limits()
+    }
+
+    fn reputations(&self, most: usize) -> Vec<Standing> {
+        self.gate.reputations(most)
+    }
+
+    fn store(&self) -> MemoryStats {
+        self.gate.store().stats()
+    }
+
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
         self.gate.observer().metrics().render(snapshot).ok()
     }
@@ -98,6 +122,40 @@ impl Controls for Admin {
     fn keeps_switches(&self) -> bool {
         self.gate.keeps_switches()
     }
+
+    fn ban(&self, whom: &Whom, time: Option<Duration>, reason: &str) -> Result<(Option<Ban>, Ban), NotDone> {
+        let (before, ban) = wait_for(self.gate.ban(whom, time, reason))?;
+        Ok((before.map(|ban| (*ban).clone()), ban))
+    }
+
+    fn unban(&self, whom: &Whom) -> Result<Ban, NotDone> {
+        wait_for(self.gate.unban(whom)).map(|ban| (*ban).clone())
+    }
+
+    fn reset_counters(&self, whom: &Whom) -> Result<(Subject, u8, usize), NotDone> {
+        wait_for(self.gate.reset_counters(whom))
+    }
+
+    fn set_limit(&self, name: &str, windows: Option<&[Rate]>) -> Result<(LimitView, LimitView), NotDone> {
+        self.gate.set_limit(name, windows, || {
+            let why = || "the settings of this server were not read from anywhere".to_owned();
+            let reloader = self.reloader.as_ref().ok_or_else(why)?;
+            reloader.renew().map_err(|why| why.to_string())
+        })
+    }
+
+    fn begin(&self, act: &Act) -> Result<Began, AuditError> {
+        self.gate.begin_act(act)
+    }
+
+    fn end(&self, act: &Act, began: Began, outcome: &Outcome) {
+        self.gate.end_act(act, began, outcome);
+    }
+}
+
+/// The answer of the store, from a thread that may block.
+fn wait_for<T>(asked: impl Future<Output = T>) -> T {
+    Handle::current().block_on(asked)
 }
 
 /// A request's body, as far as it is read: more than that is not JSON any more.
@@ -134,7 +192,9 @@ impl ServeHttp for Admin {
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,
         };
-        let answered = answer(&request, self.gate.live().admin_token(), self);
+        let live = self.gate.live();
+        // What changes state waits for the disk.
+        let answered = block_in_place(|| answer(&request, live.admin_token(), self));
         if answered.status() == StatusCode::UNAUTHORIZED && head.headers.contains_key(AUTHORIZATION) {
             // Somebody guesses, or has an old token: either is worth knowing. The token itself is never written.
             let event = SecurityEvent {
@@ -148,6 +208,11 @@ impl ServeHttp for Admin {
                 )
             };
             self.gate.observer().event(&event);
+            let by = Actor { address: Some(request.remote), token: None };
+            let audited = block_in_place(|| self.gate.audit().token_refused(&by, head.uri.path()));
+            if let Err(why) = audited {
+                warn!("a refused token could not be written down: {why}");
+            }
         }
         answered
     }

@@ -2,6 +2,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -10,10 +11,12 @@ use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::*;
+use crate::config::Rate;
+use crate::observe::audit::{Act, Audit, AuditError, Began, Outcome};
 use crate::observe::{Ailment, AilmentKind, BreakerView};
-use crate::proxy::NotSwitched;
-use crate::state::Timestamp;
+use crate::proxy::{NotDone, NotSwitched, Whom};
 use crate::state::switches::Maintenance;
+use crate::state::{Clock, Subject, Timestamp};
 use crate::upstream::breaker::Mode;
 
 /// Header fields of a request.
@@ -33,6 +36,22 @@ impl Sources for Gate {
             last_request: Timestamp::from_micros(1_709_208_000_000_000),
         };
         (1..=3).map(caller).take(most).collect()
+    }
+
+    fn bans(&self) -> Vec<(Arc<Ban>, bool)> {
+        Vec::new()
+    }
+
+    fn limits(&self) -> Vec<LimitView> {
+        Vec::new()
+    }
+
+    fn reputations(&self, _: usize) -> Vec<Standing> {
+        Vec::new()
+    }
+
+    fn store(&self) -> MemoryStats {
+        MemoryStats::default()
     }
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
@@ -76,6 +95,33 @@ impl Controls for Gate {
     fn keeps_switches(&self) -> bool {
         false
     }
+
+    fn ban(&self, whom: &Whom, time: Option<Duration>, reason: &str) -> Result<(Option<Ban>, Ban), NotDone> {
+        let Whom::Address(address) = *whom else { return Err(NotDone::Unknown("0".into())) };
+        let since = Timestamp::from_micros(1_709_208_000_000_000);
+        let until = since.after(time.unwrap_or(Duration::from_secs(900)));
+        let subject = Subject::address(address);
+        let (level, reason) = (1, reason.into());
+        Ok((None, Ban { subject, since, until, remembered_until: until, level, reason, by_hand: true }))
+    }
+
+    fn unban(&self, _: &Whom) -> Result<Ban, NotDone> {
+        Err(NotDone::NotBanned(Subject::global()))
+    }
+
+    fn reset_counters(&self, _: &Whom) -> Result<(Subject, u8, usize), NotDone> {
+        Ok((Subject::global(), 100, 0))
+    }
+
+    fn set_limit(&self, name: &str, _: Option<&[Rate]>) -> Result<(LimitView, LimitView), NotDone> {
+        Err(NotDone::NoSuchLimit(name.into(), vec!["ai".into()]))
+    }
+
+    fn begin(&self, act: &Act) -> Result<Began, AuditError> {
+        Audit::new(None, Clock::system()).begin(act)
+    }
+
+    fn end(&self, _: &Act, _: Began, _: &Outcome) {}
 }
 
 const SECRET: &str = "correct-horse-battery-staple";

@@ -52,6 +52,8 @@ pub struct ServerFile {
     pub client: ClientFile,
     /// Logs.
     pub log: LogFile,
+    /// What operators do.
+    pub audit: AuditFile,
     /// What is out of the ordinary.
     pub watch: Toggle<watch::Config>,
     /// Who is banned, and for how long.
@@ -106,6 +108,14 @@ pub struct AdminFile {
     pub listen: String,
     /// Bearer token.
     pub token: Option<Secret>,
+}
+
+/// The audit, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditFile {
+    /// How long a row is kept.
+    pub keep: Span,
 }
 
 /// Caps on connections, as written.

@@ -59,6 +59,8 @@ pub struct Settings {
     pub status_path: Option<Box<str>>,
     /// Logs.
     pub observe: ObserverConfig,
+    /// How long rows of the audit are kept.
+    pub audit_keep: Duration,
     /// What is out of the ordinary.
     pub watch: Option<watch::Config>,
     /// Level of the program's own messages.
@@ -248,6 +250,7 @@ impl Config {
                 access_format: file.log.access.format,
                 events: file.log.events.to,
             },
+            audit_keep: file.audit.keep.0,
             watch: file.watch.as_option().copied(),
             level: if file.debug { Level::Debug } else { file.log.level },
             routes,
@@ -337,6 +340,12 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     let zero = zero.chain(times.iter().filter(|(_, time)| time.0.is_zero()).map(|(key, _)| *key)).next();
     if let Some(key) = zero {
         return Err((key, "is 0, which would let nothing through; write 1 or more".to_owned()));
+    }
+    if file.audit.keep.0 < Duration::from_secs(24 * 60 * 60) {
+        return Err((
+            "audit.keep",
+            "is less than a day, which would leave nothing to look at; write 1d or more".to_owned(),
+        ));
     }
     if file.threads > 1024 {
         return Err(("threads", "is more than 1024; 0 takes one for each processor".to_owned()));

@@ -93,6 +93,16 @@ impl Policy {
         &self.logins
     }
 
+    /// All that counts towards a ban.
+    pub fn counters(&self) -> [&LimitSpec; 2] {
+        [&self.strikes, &self.logins]
+    }
+
+    /// How long the first ban lasts.
+    pub const fn first(&self) -> Duration {
+        self.first
+    }
+
     /// Whether an address is never banned.
     pub fn spares(&self, address: IpAddr) -> bool {
         self.exempt.contains(address)

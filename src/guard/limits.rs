@@ -153,10 +153,33 @@ struct Limit {
     counts: Counts,
     measure: Measure,
     by: Box<[By]>,
-    spec: Arc<LimitSpec>,
-    anonymous: Option<Arc<LimitSpec>>,
-    keyed: Option<Arc<LimitSpec>>,
+    spec: Spec,
+    anonymous: Option<Spec>,
+    keyed: Option<Spec>,
     setting: Arc<str>,
+}
+
+/// The windows of a limit, for all callers or a class.
+#[derive(Clone, Debug)]
+struct Spec {
+    run: Arc<LimitSpec>,
+    /// As the settings have it, where somebody has changed it by hand.
+    written: Option<Arc<LimitSpec>>,
+}
+
+/// A limit, for showing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitView {
+    /// Name of its counter.
+    pub limit: String,
+    /// How many in which time.
+    pub windows: Vec<Rate>,
+    /// The same, as the settings have it.
+    pub written: Vec<Rate>,
+    /// Whether somebody has changed it by hand.
+    pub by_hand: bool,
+    /// Routes that it counts for.
+    pub routes: Vec<Box<str>>,
 }
 
 /// The limits of a route.
@@ -282,8 +305,58 @@ impl Limits {
 
     /// Maximum of the limit `name` in its window of that length.
     pub fn max(&self, name: &str, window: Duration) -> Option<u64> {
-        let limit = self.head.iter().chain(&self.body).find(|limit| limit.spec.name() == name)?;
-        limit.spec.windows().find(|w| w.length == window).map(|w| w.max)
+        let limit = self.head.iter().chain(&self.body).find(|limit| limit.spec.run.name() == name)?;
+        limit.spec.run.windows().find(|w| w.length == window).map(|w| w.max)
+    }
+
+    /// Gives limits the windows that somebody has set by hand.
+    pub fn change(&mut self, by_hand: &BTreeMap<String, Vec<Rate>>) {
+        for spec in self.head.iter_mut().chain(&mut self.body).flat_map(Limit::specs_mut) {
+            let windows = by_hand
+                .get(spec.run.name())
+                .map(|rates| rates.iter().map(|rate| Window { length: rate.window, max: rate.max }));
+            // What can't be counted was refused when it was set.
+            if let Some(run) = windows.and_then(|windows| LimitSpec::new(spec.run.name(), windows).ok()) {
+                spec.written = Some(std::mem::replace(&mut spec.run, run.into()));
+            }
+        }
+    }
+
+    /// All of them.
+    pub fn views(&self) -> impl Iterator<Item = LimitView> {
+        let rates = |spec: &LimitSpec| -> Vec<_> {
+            spec.windows().map(|window| Rate { max: window.max, window: window.length }).collect()
+        };
+        self.head.iter().chain(&self.body).flat_map(Limit::specs).map(move |spec| LimitView {
+            limit: spec.run.name().into(),
+            windows: rates(&spec.run),
+            written: rates(spec.written.as_ref().unwrap_or(&spec.run)),
+            by_hand: spec.written.is_some(),
+            routes: Vec::new(),
+        })
+    }
+
+    /// Draws from all that is counted of `subject`, an address or a user, alone or on one route.
+    pub fn draws_of(&self, subject: Subject, route: &str) -> Vec<Draw<'_>> {
+        let is_user = subject.kind() == Kind::User;
+        let part = |by: &By| match by {
+            By::User => Some(subject),
+            By::Address if !is_user => Some(subject),
+            By::Route => Some(Subject::route(route)),
+            _ => None,
+        };
+        let mut draws = Vec::new();
+        for limit in self.head.iter().chain(&self.body) {
+            let Some(parts) = limit.by.iter().map(part).collect::<Option<Vec<_>>>() else { continue };
+            let counted = match &*parts {
+                [one] => *one,
+                parts => Subject::combined(parts),
+            };
+            if parts.contains(&subject) {
+                draws.extend(limit.specs().map(|spec| Draw::one(&spec.run, counted)));
+            }
+        }
+        draws
     }
 
     /// Draws that stand whatever follows, or refusals would be free probes.
@@ -372,14 +445,14 @@ impl Limit {
         if config.by.is_empty() {
             return Err("`by` names nobody; write for example [address]".into());
         }
-        let spec = |rates: &[Rate], class: &str| -> Result<Arc<LimitSpec>, String> {
+        let spec = |rates: &[Rate], class: &str| -> Result<Spec, String> {
             if rates.is_empty() {
                 return Err("`windows` is empty; write for example [60/min], or `enabled: off`".into());
             }
             let windows = rates.iter().map(|rate| Window { length: rate.window, max: rate.max });
             let spec =
                 LimitSpec::new(&format!("{counter}{class}"), windows).map_err(|why| why.to_string())?;
-            Ok(Arc::new(spec))
+            Ok(Spec { run: Arc::new(spec), written: None })
         };
         let of_class =
             |class, suffix| config.classes.get(&class).map(|rates| spec(rates, suffix)).transpose();
@@ -404,7 +477,15 @@ impl Limit {
             ClientClass::Anonymous => &self.anonymous,
             ClientClass::Keyed => &self.keyed,
         };
-        own.as_deref().unwrap_or(&self.spec)
+        &own.as_ref().unwrap_or(&self.spec).run
+    }
+
+    fn specs(&self) -> impl Iterator<Item = &Spec> {
+        [Some(&self.spec), self.anonymous.as_ref(), self.keyed.as_ref()].into_iter().flatten()
+    }
+
+    fn specs_mut(&mut self) -> impl Iterator<Item = &mut Spec> {
+        [Some(&mut self.spec), self.anonymous.as_mut(), self.keyed.as_mut()].into_iter().flatten()
     }
 
     fn draw<'a>(&'a self, drawer: &Drawer<'_>, weight: u64, draws: &mut Draws<'a>) {

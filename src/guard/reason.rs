@@ -21,12 +21,14 @@ pub enum Event {
     ConfigReload,
     /// What happened in the last hour: no refusal's.
     Summary,
+    /// An operator did something, or tried to.
+    AdminAct,
 }
 
 impl Event {
     /// Every event, for metrics and docs,
     /// in the order of their discriminants, which index their counters.
-    pub const ALL: [Event; 8] = [
+    pub const ALL: [Event; 9] = [
         Event::RateLimitExceeded,
         Event::SecurityAlert,
         Event::ValidationError,
@@ -35,6 +37,7 @@ impl Event {
         Event::CircuitBreaker,
         Event::ConfigReload,
         Event::Summary,
+        Event::AdminAct,
     ];
 
     /// The event's name in the log.
@@ -48,6 +51,7 @@ impl Event {
             Event::CircuitBreaker => "CIRCUIT_BREAKER",
             Event::ConfigReload => "CONFIG_RELOAD",
             Event::Summary => "SUMMARY",
+            Event::AdminAct => "ADMIN_ACT",
         }
     }
 }

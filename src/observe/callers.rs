@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::Record;
-use super::stamp::push_rfc3339;
+use super::stamp::rfc3339;
 use crate::guard::Reason;
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
@@ -82,9 +82,7 @@ pub struct TopCaller {
 impl TopCaller {
     /// When it last asked, as RFC 3339 writes it.
     pub fn last_request_text(&self) -> String {
-        let mut text = Vec::with_capacity(24);
-        push_rfc3339(&mut text, self.last_request);
-        String::from_utf8(text).unwrap_or_default()
+        rfc3339(self.last_request)
     }
 }
 
@@ -127,6 +125,15 @@ impl Callers {
             });
         }
         (known, held)
+    }
+
+    /// The user whose digest is shown so.
+    pub(super) fn user_shown(&self, digest: &str) -> Option<SubjectId> {
+        let known = |who: &Who| match who {
+            Who::User(user) => (user.shown() == *digest.as_bytes()).then_some(*user),
+            _ => None,
+        };
+        self.shards.iter().find_map(|shard| shard.lock().keys().find_map(known))
     }
 
     /// Those that ask most, most first, and of equals the latest.

@@ -1,6 +1,7 @@
 //! Seeing: metrics, access log, security events, and the snapshot that the admin endpoints show.
 
 mod access;
+pub mod audit;
 mod breaker_event;
 mod callers;
 mod connections;
@@ -34,6 +35,7 @@ pub use process::Process;
 pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
 pub use sessions::SessionStats;
 pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use stamp::rfc3339;
 pub use streams::{OpenStream, StreamMetrics};
 pub use target::LogTarget;
 pub use totals::Totals;
@@ -332,6 +334,14 @@ impl Observer {
         }
     }
 
+    /// Counts and writes what became of an operator's act.
+    pub fn admin_act(&self, at: Timestamp, act: &audit::Act, began: audit::Began, outcome: &audit::Outcome) {
+        self.metrics.events(Event::AdminAct).inc();
+        if let Some(log) = &self.events {
+            with_line(log, |line| outcome.write(at, act, began, line));
+        }
+    }
+
     /// Counts and writes an event of the watch.
     pub fn notice(&self, notice: &Notice) {
         self.metrics.events(notice.event()).inc();
@@ -369,6 +379,11 @@ impl Observer {
             sessions: self.sessions.stats(now),
             ..Snapshot::default()
         }
+    }
+
+    /// The user whose digest logs show so, if it has asked lately.
+    pub fn user_shown(&self, digest: &str) -> Option<SubjectId> {
+        self.callers.user_shown(digest)
     }
 
     /// The callers that ask most, most first.

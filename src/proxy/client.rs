@@ -182,6 +182,16 @@ impl ClientRules {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
+    /// Whether what is counted as one with `address`, of IPv6 its /64, holds a trusted proxy.
+    pub fn trusts_some_of(&self, address: IpAddr) -> bool {
+        let address = canonical(address);
+        let one = match address {
+            IpAddr::V4(v4) => IpNet::from(IpAddr::V4(v4)),
+            IpAddr::V6(v6) => ipnet::Ipv6Net::new_assert(v6, 64).trunc().into(),
+        };
+        self.trusted_proxies.iter().any(|net| net.contains(&one) || one.contains(net))
+    }
+
     /// Right to left through `X-Forwarded-For`: the first address that is not a trusted proxy of ours. An entry
     /// that is no address ends the walk, since all left of it is anybody's word.
     fn forwarded_for(&self, claims: &Claims<'_>) -> IpAddr {

@@ -52,11 +52,12 @@ pub use context::Context;
 pub use entry::Entry;
 pub use forward::{Forwarding, Told};
 pub use live::Live;
-pub use operate::NotSwitched;
+pub use operate::{NotDone, NotSwitched, Whom};
 
 use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::chain::Timers;
+use crate::observe::audit::Audit;
 use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
@@ -87,6 +88,7 @@ pub struct Gate {
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
     switches: Switches,
+    audit: Audit,
     maintenance: ArcSwapOption<Maintenance>,
     watch: Mutex<Watch>,
 }
@@ -109,6 +111,7 @@ impl Gate {
         let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
         let breakers = Breakers::new(clock.clone(), observer.clone());
         let positions = switches.positions();
+        let audit = Audit::new(settings.server.state_dir.as_deref(), clock.clone());
         let live = Live::new(settings, admin_token.into(), observer.metrics(), &breakers, &positions);
         let known = |name: &str| live.upstreams.iter().any(|upstream| *upstream.name == *name);
         for upstream in positions.breakers.keys().filter(|name| !known(name)) {
@@ -134,6 +137,7 @@ impl Gate {
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,
             switches,
+            audit,
         })
     }
 
@@ -183,6 +187,9 @@ impl Gate {
             upstream.sweep();
         }
         self.store().sweep();
+        if let Err(why) = self.audit.trim(self.live().audit_keep) {
+            warn!("old rows of the audit could not be cut off: {why}");
+        }
     }
 }
 

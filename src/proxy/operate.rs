@@ -1,12 +1,20 @@
-//! What somebody switches by hand: circuit breakers and maintenance (K2).
+//! What somebody does by hand: circuit breakers and maintenance (K2), bans, limits; all of it audited (O5).
+
+mod limits;
+mod subjects;
+
+pub use subjects::{NotDone, Whom};
 
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::Gate;
 use crate::guard::{Reason, Refusal, Verdict};
+use crate::observe::audit::{Act, Audit, AuditError, Began, Outcome};
 use crate::observe::{BreakerEvent, BreakerView};
 use crate::state::switches::Maintenance;
 use crate::upstream::breaker::{Cause, Mode};
@@ -34,6 +42,30 @@ impl fmt::Display for NotSwitched {
 impl std::error::Error for NotSwitched {}
 
 impl Gate {
+    /// Writes down that an operator is about to do something.
+    ///
+    /// # Errors
+    /// It must not be done.
+    pub fn begin_act(&self, act: &Act) -> Result<Began, AuditError> {
+        if !self.audit.kept() {
+            warn!(act = act.act, "without a state_dir this is told among the events only: there is no audit");
+        }
+        self.audit.begin(act)
+    }
+
+    /// Writes down, and tells, what became of it.
+    pub fn end_act(&self, act: &Act, began: Began, outcome: &Outcome) {
+        if let Err(why) = self.audit.end(act, began, outcome) {
+            warn!(act = act.act, "what became of an act could not be written down: {why}");
+        }
+        self.observer.admin_act(self.clock.now(), act, began, outcome);
+    }
+
+    /// The audit.
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// The breakers of all upstreams.
     pub fn breakers(&self) -> Vec<BreakerView> {
         self.live().outbound().iter().map(|outbound| outbound.breaker.view()).collect()

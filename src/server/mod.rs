@@ -151,6 +151,9 @@ impl Launch {
         let token = admin_token(&server_settings).map_err(|why| StartError::Setup(why.to_string()))?;
         let gate =
             Gate::new(settings, token, clock.clone(), observer.clone(), settler, stop.clone(), switches);
+        if let Err(why) = gate.audit().open() {
+            warn!("nothing can be changed on the admin port until this is mended: {why}");
+        }
         let reloader = source.map(|source| Arc::new(Reloader::new(source, gate.clone())));
         let admin_app = Admin::new(gate.clone(), reloader.clone());
 

@@ -1,4 +1,4 @@
-//! What somebody switched by hand: circuit breakers and maintenance. It stands until it is switched back, over a restart
+//! What somebody switched by hand: circuit breakers, maintenance, windows of limits. It stands until it is switched back, over a restart
 //! too, if there is a directory to keep it in.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Rate;
 use crate::upstream::breaker::Mode;
 
 /// Name of the file under STATE_DIR.
@@ -24,6 +25,9 @@ pub struct Positions {
     pub breakers: BTreeMap<String, Mode>,
     /// Set while the app is closed.
     pub maintenance: Option<Maintenance>,
+    /// Windows of limits, by the names of their counters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Vec<Rate>>,
 }
 
 /// The app is closed for a while.
@@ -61,7 +65,7 @@ impl fmt::Display for UnreadableSwitches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} tells which breakers and maintenance were switched by hand, and can't be read: {}; mend it, or remove it to leave all breakers to themselves and maintenance off",
+            "{} tells what was switched by hand, and can't be read: {}; mend it, or remove it to leave all breakers to themselves, maintenance off and limits as the settings have them",
             self.file.display(),
             self.cause
         )

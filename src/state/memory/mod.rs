@@ -85,6 +85,8 @@ pub struct MemoryStats {
     pub claims: usize,
     /// Accounts of budgets.
     pub accounts: usize,
+    /// Bans, in force or remembered.
+    pub bans: usize,
     /// Counters forgotten before their time, for want of room.
     pub evicted: u64,
     /// Draws counted with others' for want of room.
@@ -165,6 +167,7 @@ impl MemoryStore {
             open: self.open.len(),
             claims: self.claims.len(),
             accounts: self.accounts.len(),
+            bans: self.bans.len(),
             ..MemoryStats::default()
         };
         for shard in self.shards.iter() {
