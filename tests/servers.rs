@@ -12,6 +12,7 @@ use common::{
     Answer, Ask, BlackHole, Gate, NameServer, OK_JSON, Scratch, Upstream, Via, assert_refused, gate,
     unreachable, within,
 };
+use futures_util::future::join_all;
 use pingora::tls::{ServerConfig, TlsAcceptor};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -165,6 +166,58 @@ async fn a_black_holed_server_is_passed_over() {
         let alone = gate_of(&[address], "connect_timeout: 200ms");
         assert_refused(&ask(&alone, &kind).await, 504, "upstream_timeout");
     }
+}
+
+/// A server that takes requests and says nothing costs each of its callers the whole wait: a few of them must be enough to
+/// know it by, and none of that is a reason to refuse those whom the others could serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_left_alone() {
+    const STRICT: &str = "timeouts: {first_byte: 200ms}\nretries: off\nlimits: {pages: off, tenant: off}\n\
+        breaker: {consecutive_failures: 4, min_calls: 6, error_ratio: 0.4}\n";
+    for kind in both() {
+        let silent = Upstream::scripted(|mut peer| async move {
+            peer.request().await;
+            peer.ends().await;
+        })
+        .await;
+        let well = Upstream::ok().await;
+        let list = urls(&[silent.address(), well.address()]);
+        let gate = gate(well.address(), &format!("upstream: [{list}]\n{STRICT}"));
+        // All at once, so that the breaker hears of their failures one after another.
+        let answers = join_all((0..24).map(|_| ask(&gate, &kind))).await;
+        let late = answers.iter().filter(|answer| answer.status == 504).count();
+        assert_eq!((late, silent.requests().len()), (12, 12), "{}", kind.target);
+        until_up(&gate, silent.address(), false).await;
+        for _ in 0..6 {
+            assert_ok(&ask(&gate, &kind).await);
+        }
+        assert_eq!(silent.requests().len(), 12, "{}", kind.target);
+        let metrics = gate.admin_ask(&Ask::get("/metrics")).await.text();
+        assert!(metrics.contains(r#"tidegate_breaker_state{upstream="default"} 0"#), "{}", kind.target);
+        let health = gate.admin_ask(&Ask::get("/healthz")).await.text();
+        assert!(health.contains(&format!("{} is not well", silent.address())), "{health}");
+    }
+}
+
+/// A machine that vanishes leaves its connections behind, and an upload that it does not take is no fault of the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_upload_is_left_alone() {
+    let deaf = Upstream::scripted(|mut peer| async move {
+        peer.head().await;
+        std::future::pending().await
+    })
+    .await;
+    let well = Upstream::ok().await;
+    let list = urls(&[deaf.address(), well.address()]);
+    let settings = format!("upstream: [{list}]\ntimeouts: {{write: 300ms}}\nuploads: {{part: 50MiB}}\n");
+    let gate = gate(well.address(), &settings);
+    let upload = Ask::new("POST", "/upload").field("content-type", "text/csv").body(vec![b'a'; 16 << 20]);
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(ask(&gate, &upload).await.status);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 504).count(), 3, "{statuses:?}");
+    until_up(&gate, deaf.address(), false).await;
 }
 
 /// With all servers down the caller is told, after each was tried, and once only.

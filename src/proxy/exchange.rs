@@ -26,7 +26,7 @@ use crate::guard::{Reason, Refusal};
 use crate::observe::StreamMetrics;
 use crate::server::Stop;
 use crate::upstream::retry::Retries;
-use crate::upstream::{CallError, RequestBody, Upstream};
+use crate::upstream::{CallError, RequestBody, Upstream, Wait};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -113,6 +113,8 @@ pub struct Progress {
     pub first_byte: Option<Duration>,
     /// Tries after the first.
     pub retries: u32,
+    /// Whether it failed at one server that is left alone now, while others are well.
+    pub contained: bool,
 }
 
 /// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
@@ -129,8 +131,11 @@ pub async fn carry(
     if terms.stream_asked {
         watch.strict(session);
     }
-    let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
-    let (mut head, answer) = match watch.during(session, call, terms.timeouts.first_byte).await {
+    let wait = Wait::default();
+    let call = retries.call(upstream, (client, own_host), request, (&mut progress.retries, &wait));
+    let called = watch.during(session, call, &wait, terms.timeouts.first_byte).await;
+    progress.contained = wait.is_contained();
+    let (mut head, answer) = match called {
         Err(halted) => return halted.into(),
         Ok(None) => return Ended::Failed(no_first_byte()),
         Ok(Some(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),

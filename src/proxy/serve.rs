@@ -450,7 +450,8 @@ impl Gate {
             Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
             Ended::Served | Ended::ClientGone | Ended::Refused(_) => false,
         };
-        if let Some(permit) = permit.filter(|_| failed) {
+        // What one server of several does is no reason to leave all of them alone.
+        if let Some(permit) = permit.filter(|_| failed && !progress.contained) {
             permit.failed();
         }
         Ok(ended)

@@ -45,13 +45,14 @@ pub use fleet::Identity;
 pub use pool::{Answer, CallError};
 pub use server::{BadUpstream, Server};
 pub use tls::Trust;
-pub use turn::{Rotation, Turn};
+pub use turn::{Rotation, Turn, Wait};
 
 use crate::proxy::client::Client;
 use crate::state::Clock;
 use endpoint::Member;
 use fleet::Fleet;
 use pool::Unanswered;
+use turn::Asked;
 
 /// Timeouts on the way to an upstream, as run (K3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl Upstream {
 
     /// Sends `request`, whose target must be in origin form, to a server, and waits for the head of the answer. What
     /// provably never left is sent to the next server, within the time to connect; whatever else is sent once. With
-    /// `own_host` each server sees its own name in `Host`.
+    /// `own_host` each server sees its own name in `Host`. Dropped after `wait` was given up, the server has failed.
     ///
     /// # Errors
     /// See [`CallError`]; of several servers that could not be reached the last one's. With it the request comes back if
@@ -171,17 +172,23 @@ impl Upstream {
         mut request: Request<RequestBody>,
         client: &Client,
         own_host: bool,
+        wait: &Wait,
     ) -> Result<(response::Parts, Answer), retry::Failed> {
+        wait.begin();
         let mut rotation = self.rotation(client);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
         while let Some(turn) = rotation.next_turn() {
             if own_host {
                 request.headers_mut().insert(HOST, turn.server().host.clone());
             }
+            let asked = Asked { rotation: &rotation, wait };
             match turn.ask(request, rotation.share()).await {
                 Ok(answered) => return Ok(answered),
                 Err(Unanswered::Unsent(unsent, error)) => (request, last) = (*unsent, error),
-                Err(Unanswered::Broken(error)) => return Err((CallError::Broken(error), None)),
+                Err(Unanswered::Broken(error)) => {
+                    asked.failed();
+                    return Err((CallError::Broken(error), None));
+                }
             }
         }
         Err((CallError::Connect(last), Some(Box::new(request))))
@@ -286,6 +293,7 @@ mod tests {
 
     use super::endpoint::Endpoint;
     use super::*;
+    use crate::state::Timestamp;
 
     fn order(upstream: &Arc<Upstream>) -> Vec<String> {
         let mut rotation = upstream.rotation(&testing::client());
@@ -343,6 +351,34 @@ mod tests {
         fail(1);
         assert_eq!(order(&upstream).len(), 2);
         assert!(upstream.ailment().expect("both rest").contains("No server"));
+    }
+
+    /// What one server of several does must not shut all of them off; but an app that stands alone, whatever its name
+    /// resolves to, or whose last other server is down, too, has to be left alone as a whole.
+    #[test]
+    fn a_failure_is_contained_where_another_server_is_well() {
+        let fail = |upstream: &Upstream, at: usize, ago: Duration| {
+            let (endpoints, now) = (upstream.fleet.endpoints.load(), upstream.clock.now());
+            let then = Timestamp::from_micros(now.as_micros() - ago.as_micros() as u64);
+            for _ in 0..3 {
+                endpoints[at].health.failed(&upstream.settings.patience, then);
+            }
+        };
+        let is_contained = |upstream: &Arc<Upstream>| {
+            let mut rotation = upstream.rotation(&testing::client());
+            rotation.next_turn().expect("a server");
+            fail(upstream, 0, Duration::ZERO);
+            rotation.is_contained()
+        };
+        let two = ["http://127.0.0.1:1", "http://127.0.0.1:2"];
+        assert!(is_contained(&testing::upstream(&two)));
+        assert!(!is_contained(&testing::upstream(&two[..1])));
+        let long_ago = testing::upstream(&two);
+        fail(&long_ago, 1, Duration::from_secs(60));
+        assert!(!is_contained(&long_ago), "the other has yet to answer again");
+        let named = testing::upstream(&["http://localhost:1"]);
+        resolve(&named, &["127.0.0.1", "::1"]);
+        assert!(!is_contained(&named));
     }
 
     /// After a reload that changes how long a connection is waited for, every connection and all that was learnt would be
