@@ -43,6 +43,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tokio::sync::Notify;
 use tracing::warn;
 
 pub use context::Context;
@@ -61,6 +62,7 @@ use crate::state::inflight::Inflight;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
 use crate::state::{Clock, MemoryStore};
+use crate::upstream::Upstream;
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
@@ -80,6 +82,7 @@ pub struct Gate {
     breakers: Breakers,
     switches: Switches,
     maintenance: ArcSwapOption<Maintenance>,
+    changed: Notify,
     watch: Mutex<Watch>,
 }
 
@@ -124,6 +127,7 @@ impl Gate {
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,
             switches,
+            changed: Notify::new(),
         })
     }
 
@@ -138,7 +142,16 @@ impl Gate {
         let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
         let positions = self.switches.positions();
         let metrics = self.observer.metrics();
-        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
+        let live = Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions));
+        let before = self.live.swap(live.clone());
+        let stays = |upstream: &Arc<Upstream>| live.upstreams.iter().any(|new| Arc::ptr_eq(new, upstream));
+        before.upstreams.iter().filter(|upstream| !stays(upstream)).for_each(|upstream| upstream.retire());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when other settings were put in force: new upstreams want to be tended.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What the settle actor has done.

@@ -288,6 +288,7 @@ impl BackgroundService for Upkeep {
             self.gate.upkeep();
             tokio::select! {
                 _ = shutdown.changed() => return,
+                () = self.gate.changed() => {}
                 () = tokio::time::sleep(UPKEEP) => {}
             }
         }

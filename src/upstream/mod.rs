@@ -16,6 +16,7 @@ mod pool;
 pub mod retry;
 mod server;
 mod stream;
+mod tender;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -25,8 +26,8 @@ use std::fmt;
 use std::hash::Hasher;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -52,6 +53,7 @@ use crate::state::Clock;
 use endpoint::Member;
 use fleet::Fleet;
 use pool::Unanswered;
+use tender::Tender;
 use turn::Asked;
 
 /// Timeouts on the way to an upstream, as run (K3).
@@ -85,7 +87,8 @@ pub struct Upstream {
     settings: Settings,
     fleet: Arc<Fleet>,
     clock: Clock,
-    tended: AtomicBool,
+    /// Its number among those who tended its servers; 0: it never did.
+    tending: AtomicU64,
 }
 
 /// A server as it is now.
@@ -116,7 +119,7 @@ impl Upstream {
     /// What is wrong with a server, or with what its certificate is to be verified by.
     pub fn build(name: &str, settings: Settings, clock: Clock) -> Result<Self, BadUpstream> {
         let fleet = Arc::new(Fleet::build(settings.identity.clone())?);
-        Ok(Self { name: name.into(), settings, fleet, clock, tended: AtomicBool::new(false) })
+        Ok(Self { name: name.into(), settings, fleet, clock, tending: AtomicU64::new(0) })
     }
 
     /// Whether `other` is called alike and set up alike: then it can go on in this one's place.
@@ -128,9 +131,6 @@ impl Upstream {
     pub fn adopt(&mut self, running: &Self) {
         if self.fleet.identity == running.fleet.identity {
             self.fleet = running.fleet.clone();
-            if self.settings.check.is_none() {
-                self.fleet.endpoints.load().iter().for_each(|endpoint| endpoint.health.unchecked());
-            }
         }
     }
 
@@ -205,17 +205,31 @@ impl Upstream {
         join_all(self.fleet.members.iter().map(|member| self.fleet.look_up(&self.name, member))).await;
     }
 
-    /// Starts what keeps it up to date, on the runtime that asks for it; once is enough.
-    pub fn tend(self: &Arc<Self>) {
-        if self.tended.swap(true, Ordering::Relaxed) {
+    /// Starts what keeps it up to date, on the runtime that asks for it; once is enough. Whoever tended its servers until
+    /// now, under other settings, does so no longer.
+    pub fn tend(&self) {
+        if self.tending.load(Ordering::Relaxed) != 0 {
             return;
         }
-        for member in &self.fleet.members {
-            tokio::spawn(follow(Arc::downgrade(self), member.clone()));
+        let fleet = &self.fleet;
+        let number = fleet.turns.take_office(|| {
+            if self.settings.check.is_none() {
+                fleet.endpoints.load().iter().for_each(|endpoint| endpoint.health.unchecked());
+            }
+        });
+        self.tending.store(number, Ordering::Relaxed);
+        let tender = Tender::new(&self.name, fleet, number);
+        for member in &fleet.members {
+            tokio::spawn(follow(tender.clone(), member.clone()));
         }
         if let Some(check) = &self.settings.check {
-            tokio::spawn(check::watch(Arc::downgrade(self), check.clone()));
+            tokio::spawn(check::watch(tender, check.clone()));
         }
+    }
+
+    /// It is in force no longer: requests that it has finish, but nothing is asked or judged under its settings any more.
+    pub fn retire(&self) {
+        self.fleet.turns.leave_office(self.tending.load(Ordering::Relaxed));
     }
 
     /// Closes connections that were not used for too long.
@@ -278,11 +292,11 @@ fn of_address(address: IpAddr) -> u64 {
     hasher.finish()
 }
 
-/// Looks the name of a server up again and again, until the upstream is gone.
-async fn follow(upstream: Weak<Upstream>, member: Arc<Member>) {
-    while let Some(upstream) = upstream.upgrade() {
-        let Some(again) = upstream.fleet.look_up(&upstream.name, &member).await else { return };
-        drop(upstream);
+/// Looks the name of a server up again and again, for as long as `tender` is in office.
+async fn follow(tender: Tender, member: Arc<Member>) {
+    while let Some(fleet) = tender.fleet() {
+        let Some(again) = fleet.look_up(&tender.upstream, &member).await else { return };
+        drop(fleet);
         sleep(again).await;
     }
 }
