@@ -80,7 +80,7 @@ pub struct Gate {
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
-    switches: Switches,
+    switches: Arc<Switches>,
     maintenance: ArcSwapOption<Maintenance>,
     changed: Notify,
     watch: Mutex<Watch>,
@@ -98,7 +98,7 @@ impl Gate {
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
-        switches: Switches,
+        switches: Arc<Switches>,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
         let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
