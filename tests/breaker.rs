@@ -104,6 +104,27 @@ async fn trip(gate: &Gate) {
     assert_eq!(state(gate).await, "open");
 }
 
+/// An app that fails often by nature must not be left alone as soon as the rest, nor the rest as late as it.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_upstream_is_left_alone_by_its_own_rules() {
+    let upstream = Upstream::answering(UNAVAILABLE).await;
+    let own = format!(
+        "upstreams: {{hardy: {{servers: 'http://{0}', breaker: {{consecutive_failures: 5, recovery: 7s}}}}}}\n\
+         routes: [{{name: hardy, match: {{paths: ['/api/hardy']}}, upstream: hardy}}]\n",
+        upstream.address()
+    );
+    let gate = gate(upstream.address(), &settings(&own));
+    for (path, failures, wait) in [("/api/chat", 3, "30"), ("/api/hardy", 5, "7")] {
+        let ask = Ask::post(path, r#"{"message":"hello"}"#);
+        for _ in 0..failures {
+            assert_eq!(gate.ask(Via::H1, &ask).await.field("x-tidegate-reason"), None, "{path}");
+        }
+        let refused = gate.ask(Via::H1, &ask).await;
+        assert_refused(&refused, 503, "circuit_open");
+        assert_eq!(refused.field("retry-after"), Some(wait), "{path}");
+    }
+}
+
 /// A hundred callers that wait for an upstream to come back would knock it down again.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_hundred_at_once_exactly_one_probes() {

@@ -146,6 +146,7 @@ fn production_names_each_setting_that_is_not_good_enough() {
         ("sanitize", "off", "sanitize", "is off"),
         ("uploads", "off", "uploads", "is off"),
         ("breaker", "off", "breaker", "is off"),
+        ("upstreams", "{a: {servers: http://a, breaker: off}}", "upstreams.a.breaker", "is off"),
         ("client", everyone, "client.trusted_proxies", "trusts everyone"),
         ("cors", "{allowed_origins: ['*']}", "cors.allowed_origins", "any site"),
         ("limits", "{ai: off}", "limits.ai", "is off"),

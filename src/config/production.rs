@@ -8,7 +8,7 @@ use std::path::Path;
 use super::file::{RouteFile, ServerFile};
 use super::resolve::nearest;
 use super::routes::RouteEntry;
-use super::{Config, ConfigError, ConfigErrors, Secret, Toggle, from_node, from_node_at};
+use super::{Config, ConfigError, ConfigErrors, Node, Secret, Toggle, from_node, from_node_at};
 use crate::guard::mode::Mode;
 
 /// Characters of a secret that nobody guesses: 128 bits in hex.
@@ -17,6 +17,8 @@ const SECRET_LENGTH: usize = 32;
 const SECRET_VARIETY: usize = 8;
 /// What stands in secrets that were copied from an example.
 const PLACEHOLDERS: [&str; 6] = ["change", "example", "password", "placeholder", "secret", "your"];
+
+const NO_BREAKER: &str = "is off: a failing app is called on and on";
 
 /// A key, what is wrong with its value, and what to write.
 type Finding = (String, String, &'static str);
@@ -35,6 +37,13 @@ impl Config {
             message,
             remedy: Some(remedy.into()),
         }));
+        for (name, upstream) in self.server.get("upstreams").map_or(&[][..], Node::entries) {
+            if let Some(off) = upstream.get("breaker").filter(|breaker| breaker.switch() == Some(false)) {
+                let path = format!("upstreams.{}.breaker", name.text);
+                let finding = ConfigError::new(path, &off.origin, NO_BREAKER);
+                findings.push(finding.remedy("remove it"));
+            }
+        }
         for (index, entry) in self.routes.iter().enumerate() {
             let merged: RouteFile = from_node_at(&entry.path(index), &entry.merged)?;
             for finding in route(&merged) {
@@ -72,7 +81,7 @@ fn server(file: &ServerFile) -> Vec<Finding> {
         add("client.trusted_proxies", message, "list the proxy's own address, such as 127.0.0.1");
     }
     if file.breaker.is_off() {
-        add("breaker", "is off: a failing app is called on and on", "remove it");
+        add("breaker", NO_BREAKER, "remove it");
     }
     match file.client.secret.as_ref().map(weakness) {
         None => {

@@ -39,7 +39,7 @@ use tokio::time::sleep;
 pub use balance::{Balance, HashBy};
 pub use body::{Piece, RequestBody};
 pub use check::Check;
-pub use config::{NamedUpstream, Targets, UpstreamFile};
+pub use config::{Failures, NamedUpstream, Targets, UpstreamFile};
 pub use dns::Resolver;
 pub use endpoint::Patience;
 pub use fleet::Identity;
@@ -66,7 +66,7 @@ pub struct Timeouts {
 }
 
 /// What the settings say of an upstream, as run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Its servers, and whom to believe about them.
     pub identity: Identity,
@@ -78,6 +78,8 @@ pub struct Settings {
     pub check: Option<Check>,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// What becomes of calls that fail.
+    pub failures: Failures,
 }
 
 /// One upstream.

@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// When a call is tried again, as run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     max: u32,
     backoff: Duration,
