@@ -213,7 +213,8 @@ async fn a_stream_that_never_ends_is_ended() {
     let upstream = Upstream::scripted(|mut peer| async move {
         peer.request().await;
         peer.send(EVENTS).await;
-        while peer.send(chunk("data: a\n\n").repeat(50)).await {}
+        // In large pieces: the client's library gives a connection up that brings it too many small ones.
+        while peer.send(chunk(&"data: a\n\n".repeat(2000))).await {}
     })
     .await;
     let gate = gate(upstream.address(), "timeouts: {stream_total: 500ms}\n");
@@ -236,11 +237,80 @@ async fn a_stream_is_told_that_the_gate_stops() {
     let mut wire = Wire::to(gate.traffic()).await;
     wire.send(streamed("/v1/chat/completions").bytes()).await;
     wire.read_until(b"data: a\n\n").await;
+    let mut h2 = H2::to(gate.traffic()).await;
+    let mut body = h2.head(&streamed("/v1/chat/completions")).await.expect("an answer").into_body();
+    body.frame().await.expect("an event").expect("whole");
     let stopping = tokio::task::spawn_blocking(move || drop(gate));
     let rest = String::from_utf8_lossy(&wire.rest().await).into_owned();
     assert!(rest.contains("data: {\"error\":{") && rest.contains("draining"), "{rest:?}");
     assert!(rest.ends_with("0\r\n\r\n"), "the end is not orderly: {rest:?}");
+    let rest = within("the last event", body.collect()).await.expect("an orderly end").to_bytes();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.starts_with("data: {\"error\":{") && rest.contains("draining"), "{rest:?}");
     within("the stop", stopping).await.expect("stops");
+}
+
+/// A browser tab in the background stops reading: its window is full, and neither a heartbeat nor a last event finds room.
+/// That must put off no deadline, or each such tab holds a call to the model for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_window_is_full_puts_off_no_deadline() {
+    const FIRST: &str = "data: a\n\n";
+    let cases = [
+        // A flood, which has to end when the stream has lasted long enough.
+        (true, "timeouts: {stream_total: 400ms, write: 9s, stream_idle: 9s}\nstreams: {heartbeat: off}\n"),
+        // A silence, in which heartbeats can't be written.
+        (false, "timeouts: {write: 400ms, stream_idle: 9s}\nstreams: {heartbeat: 100ms}\n"),
+        // A silence that has to end, though nobody can be told.
+        (false, "timeouts: {write: 300ms, stream_idle: 300ms}\nstreams: {heartbeat: off}\n"),
+        (false, "timeouts: {stream_total: 300ms, write: 9s}\nstreams: {heartbeat: off}\n"),
+    ];
+    for (floods, settings) in cases {
+        let (closed, mut closings) = mpsc::unbounded_channel();
+        let upstream = Upstream::scripted(move |mut peer| {
+            let closed = closed.clone();
+            async move {
+                peer.request().await;
+                peer.send(format!("{EVENTS}{}", chunk(FIRST))).await;
+                while floods && peer.send(chunk(FIRST)).await {}
+                peer.rest().await;
+                let _ = closed.send(());
+            }
+        })
+        .await;
+        let gate = gate(upstream.address(), settings);
+        let mut h2 = H2::with_window(gate.traffic(), FIRST.len() as u32).await;
+        let begun = Instant::now();
+        let answer = h2.head(&streamed("/v1/chat/completions")).await.expect("an answer");
+        within(settings, closings.recv()).await.expect("the upstream runs");
+        assert!(begun.elapsed() < Duration::from_secs(6), "{settings}: {:?}", begun.elapsed());
+        within("the stream's end", async {
+            while metric(&gate, "tidegate_streams").await != "0" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert_eq!(metric(&gate, "tidegate_streams_ended_total{end=\"client_gone\"}").await, "1");
+        // Who comes back must not take the beginning for the whole.
+        let rest = within("the rest", answer.into_body().collect()).await;
+        assert!(rest.is_err(), "{settings}: {rest:?}");
+        // The connection serves on.
+        let page = within("another answer", h2.head(&streamed("/v1/chat/completions"))).await;
+        assert_eq!(page.expect("an answer").status(), 200, "{settings}");
+    }
+}
+
+/// Who reads again in time has lost nothing: neither events nor the signs of life in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_window_opens_again_has_lost_nothing() {
+    let upstream = played(EVENTS, &[(0, "data: a\n\n"), (700, "data: b\n\n"), (0, "data: c\n\n")]).await;
+    let gate = gate(upstream.address(), BRISK);
+    let mut h2 = H2::with_window(gate.traffic(), 9).await;
+    let body = h2.head(&streamed("/api/chat")).await.expect("an answer").into_body();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let text = within("the rest", body.collect()).await.expect("whole").to_bytes();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(text.contains("data: a\n\n:\n\n"), "no heartbeat: {text:?}");
+    assert_eq!(text.replace(":\n\n", ""), "data: a\n\ndata: b\n\ndata: c\n\n");
 }
 
 /// How a client leaves.
