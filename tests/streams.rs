@@ -3,10 +3,13 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Ask, BOTH, Gate, H2, Peer, Upstream, Via, Wire, gate, within};
+use common::{
+    Ask, BOTH, Gate, H2, OK_JSON, Peer, Upstream, Via, Wire, a_moment, assert_refused, gate, within,
+};
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, mpsc};
 
@@ -311,6 +314,149 @@ async fn a_reader_whose_window_opens_again_has_lost_nothing() {
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(text.contains("data: a\n\n:\n\n"), "no heartbeat: {text:?}");
     assert_eq!(text.replace(":\n\n", ""), "data: a\n\ndata: b\n\ndata: c\n\n");
+}
+
+/// How a stream comes about.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// By `stream` in the body.
+    Asked,
+    /// By `Accept`.
+    Accepted,
+    /// Nobody asked, and the app streams.
+    Unasked,
+    WebSocket,
+}
+
+impl Kind {
+    fn ask(self) -> Ask {
+        match self {
+            Kind::Asked => streamed("/v1/chat/completions"),
+            Kind::Accepted => Ask::get("/events").field("accept", "text/event-stream"),
+            Kind::Unasked => Ask::chat(),
+            Kind::WebSocket => Ask::get("/live")
+                .field("connection", "upgrade")
+                .field("upgrade", "websocket")
+                .field("sec-websocket-version", "13")
+                .field("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        }
+    }
+
+    /// Opens one, which lasts until it is dropped.
+    async fn open(self, gate: &Gate, ask: &Ask) -> Wire {
+        let mut wire = Wire::to(gate.traffic()).await;
+        wire.send(ask.bytes()).await;
+        let status = wire.head().await.expect("an answer").line;
+        let wanted = if let Kind::WebSocket = self { " 101 " } else { " 200 " };
+        assert!(status.contains(wanted), "{self:?}: {status}");
+        wire
+    }
+}
+
+/// Streams without end; how many were begun.
+async fn endless() -> (Upstream, Arc<AtomicUsize>) {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = begun.clone();
+    let upstream = Upstream::scripted(move |mut peer| {
+        let count = count.clone();
+        async move {
+            while let Some(request) = peer.request().await {
+                if request.line().ends_with("/page") {
+                    peer.send(OK_JSON).await;
+                    continue;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+                let websocket = request.line().ends_with("/live");
+                peer.send(if websocket { switch.to_owned() } else { format!("{EVENTS}{}", chunk("data: a\n\n")) })
+                    .await;
+                peer.rest().await;
+                return;
+            }
+        }
+    })
+    .await;
+    (upstream, begun)
+}
+
+/// A page that opens one stream more with each reload must not take every place there is, nor those of plain requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_capped_by_subject_and_apart_from_requests() {
+    let caps = "concurrency: {total: 20, address: 2, user: 2, streams: {total: 3, address: 3, user: 2, session: 1}}\n";
+    for kind in [Kind::Asked, Kind::Accepted, Kind::Unasked, Kind::WebSocket] {
+        let (upstream, begun) = endless().await;
+        let gate = gate(upstream.address(), &format!("{UNLIMITED}{caps}"));
+        let of =
+            |user: &str, session: &str| kind.ask().field("x-api-key", user).field("x-session-id", session);
+        let refused = async |ask: &Ask, status: u16, reason: &str, key: &str| {
+            let before = begun.load(Ordering::SeqCst);
+            let answer = gate.ask(Via::H1, ask).await;
+            assert_refused(&answer, status, reason);
+            assert!(answer.text().contains(key), "{kind:?}: {}", answer.text());
+            assert_eq!(answer.field("retry-after"), Some("1"));
+            let heard = begun.load(Ordering::SeqCst) - before;
+            assert_eq!(heard, usize::from(matches!(kind, Kind::Unasked)), "{kind:?} {key}");
+        };
+        let first = kind.open(&gate, &of("a", "1")).await;
+        refused(&of("a", "1"), 429, "stream_limited", "concurrency.streams.session").await;
+        let second = kind.open(&gate, &of("a", "2")).await;
+        refused(&of("a", "3"), 429, "stream_limited", "concurrency.streams.user").await;
+        let third = kind.open(&gate, &of("b", "4")).await;
+        refused(&of("b", "5"), 503, "overloaded", "concurrency.streams.total").await;
+        // Three streams, and two requests at once are allowed: those have places of their own.
+        for _ in 0..3 {
+            let page = Ask::get("/page").field("x-api-key", "a");
+            assert_eq!(gate.ask(Via::H1, &page).await.status, 200, "{kind:?}");
+        }
+        gate.events("stream_limited").await;
+        drop(second);
+        let again = within("a place", async {
+            loop {
+                let mut wire = Wire::to(gate.traffic()).await;
+                wire.send(of("a", "2").bytes()).await;
+                let status = wire.head().await.expect("an answer").line;
+                if !status.contains(" 429 ") && !status.contains(" 503 ") {
+                    assert!(status.contains(" 200 ") || status.contains(" 101 "), "{kind:?}: {status}");
+                    break wire;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        drop((first, third, again));
+    }
+}
+
+/// New caps are tried on real traffic first: what would be refused goes on, and is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn caps_on_streams_can_be_tried_in_shadow() {
+    let caps =
+        "concurrency: {streams: {total: 9, address: 1, user: 9, session: 9}}\nobserve: [concurrency]\n";
+    for kind in [Kind::Asked, Kind::Unasked] {
+        let (upstream, _) = endless().await;
+        let gate = gate(upstream.address(), &format!("{UNLIMITED}{caps}"));
+        let first = kind.open(&gate, &kind.ask()).await;
+        drop(kind.open(&gate, &kind.ask()).await);
+        let log = gate.access_log("stream_limited").await;
+        assert!(log.contains(r#""would_refuse":["stream_limited"]"#), "{kind:?}: {log}");
+        drop(first);
+        a_moment().await;
+    }
+}
+
+/// Health has to say that places run out before they have.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_that_streams_are_near_their_cap() {
+    let (upstream, _) = endless().await;
+    let gate = gate(upstream.address(), &format!("{UNLIMITED}concurrency: {{streams: {{total: 1}}}}\n"));
+    let held = Kind::Asked.open(&gate, &Kind::Asked.ask()).await;
+    let health = gate.admin_ask(&Ask::get("/healthz")).await.text();
+    assert!(
+        health.contains("streams_near_limit") && health.contains("concurrency.streams.total"),
+        "{health}"
+    );
+    drop(held);
 }
 
 /// How a client leaves.

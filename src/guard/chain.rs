@@ -46,7 +46,11 @@ const WAY: &[(&str, &str, &str)] = &[
     ("caps", "length of URI, header fields, body as declared", "before anything loops over them"),
     ("origin", "state-changing requests from foreign pages", "before they count against the victim's limits"),
     ("cors", "preflights", "answered here; they carry no credentials and change nothing"),
-    ("concurrency", "requests in flight", "local, and given back at the end: taken before what is not"),
+    (
+        "concurrency",
+        "requests in flight; streams apart, as soon as one is known as such",
+        "local, and given back at the end: taken before what is not",
+    ),
     (
         "limits of the address",
         "first transaction",

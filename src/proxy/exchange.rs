@@ -22,7 +22,7 @@ use super::stream::{Reader, Stream, Streams};
 use super::timeouts::Timeouts;
 use super::upload::Halted;
 use super::watch::Watch;
-use crate::guard::{Reason, Refusal};
+use crate::guard::{Reason, Refusal, Verdict};
 use crate::observe::StreamMetrics;
 use crate::server::Stop;
 use crate::upstream::retry::Retries;
@@ -37,7 +37,7 @@ pub enum Ended {
     Unsent(Refusal),
     /// Nothing was sent to the client yet; this is what it is to be told.
     Failed(Refusal),
-    /// What still came of the request's body was refused.
+    /// What still came of the request's body was refused, or its answer is one stream too many.
     Refused(Refusal),
     /// The client left, or would not read.
     ClientGone,
@@ -117,13 +117,15 @@ pub struct Progress {
     pub contained: bool,
 }
 
-/// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
+/// Sends a request to its upstream and the answer to the client; `unasked_stream` decides about a stream that was not
+/// asked for as one, `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
     call: Call<'_>,
     terms: &Terms<'_>,
     progress: &mut Progress,
+    unasked_stream: impl FnOnce() -> Verdict,
     dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration),
 ) -> Ended {
     let started = Instant::now();
@@ -148,6 +150,12 @@ pub async fn carry(
         return Ended::Failed(unasked_switch());
     }
     let stream = Stream::of(&head);
+    if stream.is_some()
+        && !terms.stream_asked
+        && let Err(refusal) = unasked_stream()
+    {
+        return Ended::Refused(refusal);
+    }
     let pace = match &stream {
         Some(_) => Pace::of_stream(terms.timeouts, terms.streams, started),
         None => Pace::of_answer(terms.timeouts),

@@ -289,6 +289,12 @@ impl Gate {
         if let Some(routed) = &ctx.routed {
             let path = routed.target.path();
             ctx.stream_asked = asks_for_stream(routed.api, path, routed.accepts_events, body);
+            if ctx.stream_asked || routed.websocket {
+                let guards = &routed.route.guards;
+                let places = guards.concurrency.enter_stream(&self.streams, &routed.client);
+                let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
+                ctx.places = places.or(ctx.places.take());
+            }
         }
         self.take_permit(ctx)?;
         let admitted = self.draw_body(session, ctx).await;
@@ -414,6 +420,7 @@ impl Gate {
         let mut progress = Progress::default();
         // Once the answer begins, the body is sent: what it held is free for others.
         let mut held = ctx.held.take();
+        let (mut places, mut noted) = (ctx.places.take(), std::mem::take(&mut ctx.noted));
         let dressing = &*ctx;
         let terms = Terms {
             timeouts: &routed.route.timeouts,
@@ -422,6 +429,13 @@ impl Gate {
             reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
             stop: &self.stop,
             metrics: self.observer.metrics().streams(),
+        };
+        let unasked_stream = || {
+            let guards = &routed.route.guards;
+            let entered = guards.concurrency.enter_stream(&self.streams, &routed.client);
+            let entered = guards.observed.judge(Guard::Concurrency, entered, &mut noted)?;
+            places = entered.or(places.take());
+            Ok(())
         };
         let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
             held = None;
@@ -441,8 +455,9 @@ impl Gate {
             retries: &outbound.retries,
             request,
         };
-        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
+        let ended = exchange::carry(session, watch, call, &terms, &mut progress, unasked_stream, dress).await;
         ctx.held = held;
+        (ctx.places, ctx.noted) = (places, noted);
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;
         let failed = match &ended {
