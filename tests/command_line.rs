@@ -175,6 +175,7 @@ fn production_names_each_setting_that_is_not_good_enough() {
         ("log", "{events: {to: off}}", "log.events.to", "nobody hears"),
         ("upstream_defaults", "{tls: {verify: false}}", "upstream_defaults.tls.verify", "pose as the app"),
         ("upstreams", unverified, "upstreams.app.tls.verify", "pose as the app"),
+        ("upstreams", "{a: {servers: http://a, breaker: off}}", "upstreams.a.breaker", "is off"),
         ("client", everyone, "client.trusted_proxies", "trusts everyone"),
         ("client", halves, "client.trusted_proxies", "trusts everyone"),
         ("cors", "{allowed_origins: ['*']}", "cors.allowed_origins", "any site"),

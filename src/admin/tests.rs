@@ -13,7 +13,7 @@ use super::*;
 use crate::observe::{Ailment, AilmentKind, BreakerView};
 use crate::proxy::NotSwitched;
 use crate::state::Timestamp;
-use crate::state::switches::Maintenance;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::upstream::breaker::Mode;
 
 /// Header fields of a request.
@@ -70,7 +70,7 @@ impl Controls for Gate {
     }
 
     fn maintain(&self, _: Option<Maintenance>, _: IpAddr) -> Result<(), NotSwitched> {
-        Err(NotSwitched::NotKept(std::io::Error::other("the disk is full")))
+        Err(NotSwitched::Unchanged(Unchanged::NotKept(std::io::Error::other("the disk is full"))))
     }
 
     fn keeps_switches(&self) -> bool {

@@ -73,7 +73,7 @@ way! {
     Origin = "origin", "state-changing requests from foreign pages",
         "before they count against the victim's limits";
     Cors = "cors", "preflights", "answered here; they carry no credentials and change nothing";
-    Concurrency = "concurrency", "requests in flight",
+    Concurrency = "concurrency", "requests in flight; streams apart, as soon as one is known as such",
         "local, and given back at the end: taken before what is not";
     AddressLimits = "limits of the address", "first transaction",
         "stands whatever follows, or refusals would be free probes";

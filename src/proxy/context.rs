@@ -145,7 +145,7 @@ pub struct Context {
     pub admission: Option<Admission>,
     /// Memory that its body holds.
     pub held: Option<Held>,
-    /// Places taken among the requests in flight.
+    /// Places taken among the requests in flight, or, by a stream, among the streams.
     pub places: Option<Places>,
     /// Counts this request as in flight in the server.
     pub in_flight: Option<InFlight>,

@@ -46,6 +46,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tokio::sync::Notify;
 use tracing::warn;
 
 pub use context::Context;
@@ -65,6 +66,7 @@ use crate::state::reputation::Reputations;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
 use crate::state::{AnyStore, Clock};
+use crate::upstream::Upstream;
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
@@ -83,11 +85,13 @@ pub struct Gate {
     timers: Timers,
     inflight: Arc<Inflight>,
     reputations: Reputations,
+    streams: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
-    switches: Switches,
+    switches: Arc<Switches>,
     maintenance: ArcSwapOption<Maintenance>,
+    changed: Notify,
     watch: Mutex<Watch>,
 }
 
@@ -103,7 +107,7 @@ impl Gate {
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
-        switches: Switches,
+        switches: Arc<Switches>,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
         let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
@@ -130,10 +134,12 @@ impl Gate {
             watch,
             inflight: Arc::new(Inflight::new()),
             reputations,
+            streams: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,
             switches,
+            changed: Notify::new(),
         })
     }
 
@@ -148,7 +154,16 @@ impl Gate {
         let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
         let positions = self.switches.positions();
         let metrics = self.observer.metrics();
-        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
+        let live = Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions));
+        let before = self.live.swap(live.clone());
+        let stays = |upstream: &Arc<Upstream>| live.upstreams.iter().any(|new| Arc::ptr_eq(new, upstream));
+        before.upstreams.iter().filter(|upstream| !stays(upstream)).for_each(|upstream| upstream.retire());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when other settings were put in force: new upstreams want to be tended.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What the settle actor has done.

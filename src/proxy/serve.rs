@@ -316,6 +316,12 @@ impl Gate {
         if let Some(routed) = &ctx.routed {
             let path = routed.target.path();
             ctx.stream_asked = asks_for_stream(routed.api, path, routed.accepts_events, body);
+            if ctx.stream_asked || routed.websocket {
+                let guards = &routed.route.guards;
+                let places = guards.concurrency.enter_stream(&self.streams, &routed.client);
+                let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
+                ctx.places = places.or(ctx.places.take());
+            }
         }
         ctx.noted.at(Stage::Breaker);
         self.take_permit(ctx)?;
@@ -480,6 +486,7 @@ impl Gate {
         let mut progress = Progress { keeper, ..Progress::default() };
         // Once the answer begins, the body is sent: what it held is free for others.
         let mut held = ctx.held.take();
+        let (mut places, mut noted) = (ctx.places.take(), std::mem::take(&mut ctx.noted));
         let dressing = &*ctx;
         let terms = Terms {
             timeouts: &routed.route.timeouts,
@@ -488,6 +495,13 @@ impl Gate {
             reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
             stop: &self.stop,
             metrics: self.observer.metrics().streams(),
+        };
+        let unasked_stream = || {
+            let guards = &routed.route.guards;
+            let entered = guards.concurrency.enter_stream(&self.streams, &routed.client);
+            let entered = guards.observed.judge(Guard::Concurrency, entered, &mut noted)?;
+            places = entered.or(places.take());
+            Ok(())
         };
         let dress = |session: &mut ServerSession,
                      head: &mut response::Parts,
@@ -513,8 +527,9 @@ impl Gate {
             retries: &outbound.retries,
             request,
         };
-        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
+        let ended = exchange::carry(session, watch, call, &terms, &mut progress, unasked_stream, dress).await;
         ctx.held = held;
+        (ctx.places, ctx.noted) = (places, noted);
         ctx.kept = progress.keeper.and_then(Keeper::finish);
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;
@@ -523,7 +538,8 @@ impl Gate {
             Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
             Ended::Served | Ended::ClientGone | Ended::Refused(_) => false,
         };
-        if let Some(permit) = permit.filter(|_| failed) {
+        // What one server of several does is no reason to leave all of them alone.
+        if let Some(permit) = permit.filter(|_| failed && !progress.contained) {
             permit.failed();
         }
         Ok(ended)

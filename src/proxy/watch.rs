@@ -9,6 +9,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::time::{Instant, timeout};
 
 use super::upload::{Halted, Sending};
+use crate::upstream::Wait;
 
 /// The client is gone: nobody is left to answer.
 #[derive(Debug)]
@@ -76,11 +77,12 @@ impl Watch {
     }
 
     /// Does `work` unless the client leaves first or its upload is halted. `None`: it took longer than `allowed`, which
-    /// counts from the end of the request.
+    /// counts from the end of the request. A work that took too long, or does not take the upload, is given up by `wait`.
     pub async fn during<T>(
         &mut self,
         session: &mut ServerSession,
         work: impl Future<Output = T>,
+        wait: &Wait,
         allowed: Duration,
     ) -> Result<Option<T>, Halted> {
         let mut work = pin!(work);
@@ -88,12 +90,22 @@ impl Watch {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(Some(done)),
-                sent = self.send(session) => sent?,
+                sent = self.send(session) => {
+                    if matches!(sent, Err(Halted::Stalled)) {
+                        wait.give_up();
+                    }
+                    sent?;
+                }
             }
         }
         tokio::select! {
             biased;
-            done = timeout(allowed, work) => Ok(done.ok()),
+            done = timeout(allowed, work) => {
+                if done.is_err() {
+                    wait.give_up();
+                }
+                Ok(done.ok())
+            }
             halted = self.gone(session) => Err(halted),
         }
     }

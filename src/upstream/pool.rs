@@ -228,7 +228,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::{Upstream, testing};
+    use super::super::{Upstream, Wait, testing};
     use super::*;
 
     /// An upstream that answers `answers` requests on each connection, then closes it; and its count of connections.
@@ -257,7 +257,8 @@ mod tests {
 
     async fn call(upstream: &Arc<Upstream>) -> Answer {
         let request = Request::post("/").header("host", "a").body(Bytes::from_static(b"{}").into());
-        let called = upstream.call(request.expect("request"), &testing::client(), false).await;
+        let called =
+            upstream.call(request.expect("request"), &testing::client(), false, &Wait::default()).await;
         let (head, answer) = called.expect("an answer");
         assert_eq!(head.status, 200);
         answer

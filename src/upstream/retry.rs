@@ -10,7 +10,7 @@ use http::{Request, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Answer, CallError, RequestBody, Upstream};
+use super::{Answer, CallError, RequestBody, Upstream, Wait};
 use crate::config::Span;
 use crate::guard::Fault;
 use crate::proxy::client::Client;
@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// When a call is tried again, as run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     max: u32,
     backoff: Duration,
@@ -109,7 +109,7 @@ impl Retries {
     }
 
     /// Calls `upstream` for `client`, and again where that is allowed; `tried` counts the tries after the first. The caller
-    /// bounds the time of all of them together.
+    /// bounds the time of all of them together, and says by `wait` whether it is over.
     ///
     /// # Errors
     /// What the last try came to.
@@ -118,17 +118,17 @@ impl Retries {
         upstream: &Arc<Upstream>,
         (client, own_host): (&Client, bool),
         mut request: Request<RequestBody>,
-        tried: &mut u32,
+        (tried, wait): (&mut u32, &Wait),
     ) -> Result<(response::Parts, Answer), CallError> {
         let Some(policy) = self.policy else {
-            return upstream.call(request, client, own_host).await.map_err(|(error, _)| error);
+            return upstream.call(request, client, own_host, wait).await.map_err(|(error, _)| error);
         };
         self.deposit(policy.deposit);
         let repeatable = policy.idempotent && request.method().is_idempotent();
         let mut sent = None;
         loop {
             let copy = if repeatable { copy_of(&request) } else { None };
-            let (error, unsent) = match upstream.call(request, client, own_host).await {
+            let (error, unsent) = match upstream.call(request, client, own_host, wait).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };

@@ -39,7 +39,7 @@ use crate::server::{GateIo, Stop};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
 use crate::state::switches::Switches;
-use crate::upstream::RequestBody;
+use crate::upstream::{RequestBody, Wait};
 use memory::Memory;
 
 /// Bytes on their way through memory.
@@ -150,7 +150,7 @@ pub fn explain(mut settings: Settings, asked: &Asked<'_>, goes_on: bool) -> Resu
     let (settler, settle) = started.map_err(|e| e.to_string())?;
     let stop = Arc::new(Stop::new(settings.server.drain));
     let token = AdminToken::nobodys().map_err(|e| e.to_string())?;
-    let gate = Gate::new(settings, token, clock, observer.clone(), settler, stop, switches);
+    let gate = Gate::new(settings, token, clock, observer.clone(), settler, stop, Arc::new(switches));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|e| e.to_string())?;
     for _ in 1..asked.times {
@@ -313,7 +313,7 @@ pub(super) async fn show(
 ) -> Ended {
     let (head, body) = request.into_parts();
     let allowed = ctx.timeouts().first_byte;
-    let body = match watch.during(session, body.collect(), allowed).await {
+    let body = match watch.during(session, body.collect(), &Wait::default(), allowed).await {
         Ok(Some(Ok(body))) => body.to_bytes(),
         Ok(_) => Bytes::new(),
         Err(halted) => return halted.into(),
