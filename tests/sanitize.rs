@@ -131,6 +131,11 @@ async fn each_field_has_its_sink_and_action() {
         ("/api/chat", r#"{"query":"<script>"}"#, r#"{"query":"<script>"}"#),
         ("/v1/audio/speech", r#"{"input":"Say <b>hello</b> & 1 < 2"}"#, r#"{"input":"Say hello & 1 < 2"}"#),
         (
+            "/v1/audio/speech",
+            r#"{"input":"A List<String>, <break time=\"1s\"/> then <i>b</i>"}"#,
+            r#"{"input":"A List<String>, <break time=\"1s\"/> then b"}"#,
+        ),
+        (
             "/v1/chat/completions",
             r#"{"messages":[{"content":"<script>"}]}"#,
             r#"{"messages":[{"content":"<script>"}]}"#,
@@ -147,6 +152,25 @@ async fn each_field_has_its_sink_and_action() {
     }
     assert_eq!(upstream.requests().len(), asked);
     assert_eq!(gate.ask(Via::H1, &Ask::post("/api/data", r#"{"comment":"a < b"}"#)).await.status, 200);
+}
+
+/// An app that nobody has heard of shows its prompts to people as likely as it hands them to a model: only where the path
+/// is a model's is there no page to think of.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_known_models_get_what_acts() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    for body in
+        [r#"{"prompt":"<script>"}"#, r#"{"messages":[{"content":"<script>"}]}"#, r#"{"input":"<script>"}"#]
+    {
+        let wanted = body.replace('<', "&lt;");
+        for path in ["/api/data", "/ask", "/webhook/a", "/api/chat"] {
+            assert_eq!(forwarded(&gate, &upstream, Via::H1, &Ask::post(path, body)).await, wanted, "{path}");
+        }
+        for path in ["/v1/chat/completions", "/v1/messages", "/api/generate"] {
+            assert_eq!(forwarded(&gate, &upstream, Via::H1, &Ask::post(path, body)).await, body, "{path}");
+        }
+    }
 }
 
 /// A length is that of what was typed: what is written for safety must not refuse an honest text.
