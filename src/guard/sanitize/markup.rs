@@ -65,6 +65,12 @@ fn start_tag(text: &[u8], name: usize, marks: &mut Marks) -> Option<Kind> {
     active
 }
 
+/// Whether the tag whose name begins at `name` does something, be it by a script URL alone.
+pub(super) fn acts(text: &[u8], name: usize) -> bool {
+    let mut marks = Marks::default();
+    start_tag(text, name, &mut marks).is_some() || !marks.is_empty()
+}
+
 /// What makes a whole tag active; script URLs alone don't, and are marked.
 fn judge(text: &[u8], element: Element, attribute: &Attribute, marks: &mut Marks) -> Option<Kind> {
     let value = attribute.value.clone()?;
