@@ -2,6 +2,7 @@
 //! body by themselves. Reads along while a body streams, and holds no more of it than the first bytes of one file.
 
 mod config;
+mod encoded_word;
 mod kind;
 mod multipart;
 mod name;
@@ -226,7 +227,7 @@ fn file_name<'a>(part: &Part<'a>) -> Result<Option<Cow<'a, str>>, Odd> {
         (Some(plain), Some(extended)) if plain != extended => {
             return Err(Odd("is another in filename than in filename*"));
         }
-        (Some(plain), _) => Cow::Borrowed(plain),
+        (Some(plain), _) => plain,
         (None, Some(extended)) => Cow::Owned(extended),
         (None, None) => return Ok(None),
     };

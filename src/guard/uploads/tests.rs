@@ -87,6 +87,74 @@ fn rules_hold_for_every_part() {
     assert_eq!(detail, "The file name in part 2 of the upload leaves its directory.");
 }
 
+/// .NET writes a name that is not ASCII twice, each in its own code.
+#[test]
+fn names_from_dotnet_are_read() {
+    let named = |parameters: &str| form(&whole(&[part(parameters, "Content-Type: image/png\r\n", PNG)]));
+    for parameters in [
+        "; filename=\"=?utf-8?B?w7wucG5n?=\"; filename*=utf-8''%C3%BC.png",
+        "; filename=\"=?utf-8?B?w7wucG5n?=\"",
+    ] {
+        assert_eq!(named(parameters), Ok(()), "{parameters}");
+    }
+    for (parameters, reason) in [
+        ("; filename=\"=?utf-8?B?w7wucG5n?=\"; filename*=utf-8''a.png", Reason::UploadNameDenied),
+        ("; filename=\"=?utf-8?B?Li4vYS5wbmc=?=\"", Reason::UploadNameDenied),
+        ("; filename=\"=?utf-8?B?YS5leGU=?=\"", Reason::UploadTypeDenied),
+    ] {
+        assert_eq!(named(parameters), Err(reason), "{parameters}");
+    }
+}
+
+/// The edges of each rule, where one app sees another file than the other, or than a person does.
+#[test]
+fn edges_of_names_and_types() {
+    let named = |name: &str, lines: &str, content: &[u8]| {
+        form(&whole(&[part(&format!("; filename=\"{name}\""), lines, content)]))
+    };
+    let gif = b"GIF89a=1;/*\0<script src=//x></script>*/";
+    for (name, lines, content, wanted) in [
+        ("a.txt", "", &b""[..], Ok(())),
+        ("a.png", "Content-Type: image/png\r\n", b"", Ok(())),
+        ("a.exe", "", b"", Err(Reason::UploadTypeDenied)),
+        ("a.png", "", PNG, Ok(())),
+        ("blob", "", PNG, Ok(())),
+        ("blob", "", b"\x7fELF\x02\x01", Err(Reason::UploadTypeDenied)),
+        ("a.PNG", "Content-Type: IMAGE/PNG; q=1\r\n", PNG, Ok(())),
+        ("a.jpg.png", "", PNG, Ok(())),
+        ("a.png.php", "", PNG, Err(Reason::UploadTypeDenied)),
+        ("a.php.png", "", PNG, Err(Reason::UploadNameDenied)),
+        ("a.png.", "", PNG, Err(Reason::UploadNameDenied)),
+        ("a.png ", "", PNG, Err(Reason::UploadNameDenied)),
+        ("a.php%20", "", PNG, Err(Reason::UploadNameDenied)),
+        ("a.php%00.png", "", PNG, Err(Reason::UploadNameDenied)),
+        ("a.php\0.png", "", PNG, Err(Reason::MalformedUpload)),
+        ("a.png", "", gif, Err(Reason::UploadTypeDenied)),
+        ("a.txt", "Content-Type: text/plain\r\n", gif, Err(Reason::UploadTypeDenied)),
+        ("a.png", "Content-Type: text/html\r\n", PNG, Err(Reason::UploadTypeDenied)),
+        ("a.png", "Content-Type: \r\n", PNG, Ok(())),
+        ("a", "", b"words", Ok(())),
+        ("a.svg", "Content-Type: image/svg+xml\r\n", b"<svg/>", Err(Reason::UploadTypeDenied)),
+    ] {
+        assert_eq!(named(name, lines, content), wanted, "{name:?} {lines:?}");
+    }
+    let raw = |path, content_type, body: &[u8]| {
+        verdict(begin(Method::PUT, path, content_type).expect("no form"), body, 7)
+            .map_err(|(reason, _)| reason)
+    };
+    for (path, content_type, body, wanted) in [
+        ("/a.png", "image/png", &b""[..], Ok(())),
+        ("/a.png", "", PNG, Ok(())),
+        ("/a.php.png", "", PNG, Ok(())),
+        ("/a.png", "image/png", gif, Err(Reason::UploadTypeDenied)),
+        ("/a", "application/octet-stream", gif, Err(Reason::UploadTypeDenied)),
+        ("/a.png", "text/html", PNG, Err(Reason::UploadTypeDenied)),
+        ("/a", "", b"", Ok(())),
+    ] {
+        assert_eq!(raw(path, content_type, body), wanted, "{path} {content_type}");
+    }
+}
+
 /// A head that names no boundary, or two types, must not reach an app that guesses.
 #[test]
 fn unsound_heads_are_refused() {
