@@ -39,6 +39,7 @@ impl Gate {
             // A path that can't be normalised is anybody's text, secrets cut in half among it.
             path: routed.map_or("-", |routed| routed.target.path()),
             query: routed.and_then(|routed| routed.query()),
+            keys: ctx.live.client.key_names(),
             host: routed
                 .and_then(|routed| routed.authority.as_deref())
                 .or_else(|| request.headers.get(http::header::HOST)?.to_str().ok())
