@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 use super::encoded_word;
 
 /// Longest name, in bytes: what file systems hold.
@@ -73,13 +75,10 @@ pub fn check(name: &str) -> Result<(), Odd> {
         return Err(Odd("is longer than 255 bytes"));
     }
     check_plain(name)?;
-    // Some servers decode once more.
-    match unescape(name) {
-        Some(Cow::Owned(bytes)) => match str::from_utf8(&bytes) {
-            Ok(decoded) => check_plain(decoded),
-            Err(_) => Ok(()),
-        },
-        _ => Ok(()),
+    // Some servers decode once more, and of broken escapes only those that are none.
+    match percent_decode_str(name).decode_utf8_lossy() {
+        Cow::Owned(decoded) => check_plain(&decoded),
+        Cow::Borrowed(_) => Ok(()),
     }
 }
 
@@ -200,6 +199,9 @@ mod tests {
             "%2e%2e%2fa.png",
             "..%2Fa.png",
             "a%00.png",
+            "%2f%",
+            "..%2fa%.png",
+            "%ff%2f..",
             "a\0.png",
             "a\r\n.png",
             "a\u{85}.png",
