@@ -151,6 +151,83 @@ async fn forms_are_held_to_the_same_caps() {
     }
 }
 
+/// What an app is sent that is no JSON must reach it, whatever its first letter; what it may read as JSON is JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bodies_are_what_they_say_unless_they_are_json() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let typed = |path: &str, kind: &str, body: &[u8]| match kind {
+        "" => Ask::new("POST", path).body(body),
+        kind => Ask::new("POST", path).field("content-type", kind).body(body),
+    };
+    let lines = b"{\"index\":{}}\n{\"message\":\"a\"}\n\n{\"message\":\"a\"}\n";
+    let large = [&b"[12:30] hello\n"[..], &b"[12:31] hi\n".repeat(200_000)].concat();
+    for (kind, body) in [
+        ("text/plain", &b"[12:30] hello {name}"[..]),
+        ("text/plain; charset=iso-8859-1", b"[12:30] caf\xe9 hello everybody"),
+        ("text/plain", b"[1] see \"x\"\n[2] see below"),
+        ("text/csv", b"[a],{b}\n1,2\n"),
+        ("application/octet-stream", b"{ hello }"),
+        ("application/octet-stream", b"[\xff\x00\x01"),
+        ("application/x-ndjson", lines),
+        ("application/jsonl", lines),
+        ("text/plain", &large),
+        ("text/csv", &large),
+    ] {
+        for via in BOTH {
+            let answer = gate.ask(via, &typed("/data", kind, body)).await;
+            assert_eq!(answer.status, 200, "{kind} {:?}: {}", &body[..body.len().min(40)], answer.text());
+            assert!(upstream.requests().pop().is_some_and(|came| came.body == body), "{kind}");
+            gate.forget_draws();
+        }
+    }
+    let long = format!("{{\"message\":\"{}\"}}", long());
+    for (path, kind, body, status, code) in [
+        ("/data", "text/plain", r#"{"message":"#.into(), 400, "invalid_json"),
+        ("/data", "text/plain", r#"{"n":NaN,"message":"<svg>"}"#.into(), 400, "invalid_json"),
+        ("/data", "text/plain", r#"["a",]"#.into(), 400, "invalid_json"),
+        ("/data", "", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/data", "application/json", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/data", "application/x-www-form-urlencoded", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/api/chat", "text/plain", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/v1/chat/completions", "application/octet-stream", "{x}".into(), 400, "invalid_json"),
+        ("/api/chat", "application/x-ndjson", "{\"a\":1}\nx".into(), 400, "invalid_json"),
+        (
+            "/data",
+            "application/octet-stream",
+            r#"{"a":1,"message":"a","message":"b"}"#.into(),
+            400,
+            "invalid_json",
+        ),
+        (
+            "/data",
+            "application/x-ndjson",
+            "{\"a\":1}\n{\"message\":1,\"message\":2}".into(),
+            400,
+            "invalid_json",
+        ),
+        ("/data", "application/octet-stream", "{\"a\":1} {\"message\":\"b\"}".into(), 400, "invalid_json"),
+        ("/data", "text/csv", long.clone(), 422, "text_too_long"),
+        ("/data", "application/octet-stream", long.clone(), 422, "text_too_long"),
+        ("/data", "application/octet-stream", format!("{long} and more"), 422, "text_too_long"),
+        ("/data", "application/x-ndjson", format!("{{}}\n{long}\n"), 422, "text_too_long"),
+        ("/api/chat", "application/x-ndjson", format!("{{}}\n{long}\n"), 422, "text_too_long"),
+        ("/data", "application/octet-stream; charset=utf-16", "{}".into(), 415, "unsupported_charset"),
+    ] {
+        for via in BOTH {
+            assert_refused(&gate.ask(via, &typed(path, kind, body.as_bytes())).await, status, code);
+            gate.forget_draws();
+        }
+    }
+    let sent = b"{\"message\":\"<svg>\"}\r\n{\"message\":\"a\"}\n{\"message\":\"b<svg>\"} x";
+    let wanted = b"{\"message\":\"&lt;svg>\"}\r\n{\"message\":\"a\"}\n{\"message\":\"b&lt;svg>\"} x";
+    assert_eq!(gate.ask(Via::H1, &typed("/data", "application/x-ndjson", sent)).await.status, 200);
+    assert_eq!(upstream.last().body, wanted);
+    // Files keep the rules for files.
+    let program = typed("/data", "application/octet-stream", b"\x7fELF\x02");
+    assert_refused(&gate.ask(Via::H1, &program).await, 415, "upload_type_denied");
+}
+
 /// `curl -d '{…}'` calls JSON a form: it has to work as before, and to be inspected as both.
 #[tokio::test(flavor = "multi_thread")]
 async fn json_that_is_called_a_form_is_both() {

@@ -13,9 +13,7 @@ use tracing::error;
 
 use super::Gate;
 use super::api::{self, Api};
-use super::body::{
-    self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
-};
+use super::body::{self, BodyReader, Declared, Look, Unread, declared_length, declared_type};
 use super::context::{Context, Target};
 use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::forward::{Told, hide_upstream};
@@ -25,9 +23,10 @@ use super::route::Inspect;
 use super::stream::{Reader, asks_for_stream};
 use super::upload::{Ahead, Arriving, Sending};
 use super::watch::{Gone, Watch};
-use crate::guard::body::Syntax;
+use crate::guard::body::{Hold, Syntax};
 use crate::guard::caps::BodyKind;
 use crate::guard::cors::Preflight;
+use crate::guard::json;
 use crate::guard::limits::{Drawer, Draws};
 use crate::guard::mode::{Guard, NotedLate};
 use crate::guard::security_headers::Author;
@@ -185,7 +184,14 @@ impl Gate {
         let mut reader = BodyReader::new(ctx.started, &route.timeouts, caps.min_rate());
         let look = reader.peek(session).await?;
         let form = declared == Declared::Form || (declared == Declared::Untyped && look == Look::Form);
-        let json = matches!(look, Look::Json | Look::Hidden);
+        let hold = hold(api, declared);
+        // What can't be JSON from the first bytes on may be a large file, and streams.
+        let refuted = || match hold {
+            Hold::Strict | Hold::Lines => false,
+            Hold::Text => !json::begins(reader.start()) && json::refuted(reader.start()),
+            Hold::Loose => json::refuted(reader.start()),
+        };
+        let json = matches!(look, Look::Json | Look::Hidden) && !refuted();
         let inspected = route.inspect == Inspect::Auto && (known || json || form);
         if !inspected {
             // Boxed, as most requests are none: their future would carry it along.
@@ -193,19 +199,20 @@ impl Gate {
             return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
-        if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
-            let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
-            let refusal = Refusal::new(Reason::UnsupportedCharset, detail, "");
-            route.guards.observed.judge::<()>(Guard::Json, Err(refusal), &mut ctx.noted)?;
+        let foreign = body::foreign_charset(&session.req_header().headers);
+        if foreign && (form || declared_json && hold == Hold::Strict) {
+            route.guards.observed.judge::<()>(Guard::Json, Err(wrong_charset()), &mut ctx.noted)?;
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let mut held = self.bodies.share();
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
-        let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
-        let body = self.inspect(body, syntax, ctx)?;
-        if !syntax.json && !syntax.form {
+        let syntax = Syntax { json: declared_json || json::opens(&body), form, hold };
+        let (body, other) = self.inspect(body, syntax, ctx)?;
+        if other {
             self.look_at_upload(&body, session, ctx)?;
+        } else if foreign && hold != Hold::Strict {
+            route.guards.observed.judge::<()>(Guard::Json, Err(wrong_charset()), &mut ctx.noted)?;
         }
         self.admit_body(session, ctx, &body).await?;
         self.exchange(session, ctx, body.into(), None).await?;
@@ -271,17 +278,22 @@ impl Gate {
     }
 
     /// The body guards: shape, length and content of texts; and the session that the body names, if the head named none.
-    /// Answers the body as it is to be forwarded.
-    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
-        let live = ctx.live.clone();
-        let Some(routed) = &mut ctx.routed else { return Ok(body) };
+    /// Answers the body as it is to be forwarded, and whether it is neither JSON nor a form.
+    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<(Bytes, bool), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok((body, false)) };
         let guards = &routed.route.guards;
         let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
-        if let Some(session) = found.session {
-            live.client.session_from_body(&mut routed.client, &session);
-        }
+        self.name_session(ctx, found.session);
         ctx.seen.extend(found.seen);
-        Ok(found.rewritten.map_or(body, Bytes::from))
+        let other = found.other || !syntax.json && !syntax.form;
+        Ok((found.rewritten.map_or(body, Bytes::from), other))
+    }
+
+    /// The session that a body names counts where the head named none.
+    fn name_session(&self, ctx: &mut Context, session: Option<String>) {
+        if let (Some(session), Some(routed)) = (session, &mut ctx.routed) {
+            ctx.live.client.session_from_body(&mut routed.client, &session);
+        }
     }
 
     /// Takes leave to call the upstream, then draws what depends on the body: all granted, or nothing taken.
@@ -481,11 +493,27 @@ fn refuse_encodings(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn wrong_charset() -> Refusal {
+    let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
+    Refusal::new(Reason::UnsupportedCharset, detail, "")
+}
+
+/// How a body that begins as JSON is held to it. An API that is known takes JSON whatever it is called; elsewhere what is
+/// called something else may be that.
+fn hold(api: Option<Api>, declared: Declared) -> Hold {
+    match (api, declared) {
+        (None, Declared::Lines | Declared::Multipart | Declared::Other) => Hold::Loose,
+        (Some(_), Declared::Lines) => Hold::Lines,
+        (None, Declared::Text) => Hold::Text,
+        (Some(_), _) | (None, Declared::Json | Declared::Form | Declared::Untyped) => Hold::Strict,
+    }
+}
+
 fn expected_kind(api: Option<Api>, declared: Declared) -> BodyKind {
     match (api, declared) {
         (_, Declared::Multipart) => BodyKind::Other,
         (Some(api), _) if api.is_model() => BodyKind::Model,
         (Some(_), _) | (None, Declared::Json | Declared::Form) => BodyKind::Json,
-        (None, Declared::Untyped | Declared::Other) => BodyKind::Other,
+        (None, Declared::Untyped | Declared::Text | Declared::Lines | Declared::Other) => BodyKind::Other,
     }
 }
