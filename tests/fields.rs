@@ -151,6 +151,72 @@ async fn forms_are_held_to_the_same_caps() {
     }
 }
 
+/// So is a form that comes in parts, as `curl -F` and pages with a file to send have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_in_parts_are_held_to_the_same_caps() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let part = |header: &str, content: &str| {
+        format!("--b7\r\nContent-Disposition: form-data; {header}\r\n\r\n{content}\r\n")
+    };
+    let upload = |path: &str, parts: &[String]| {
+        let body = format!("{}--b7--\r\n", parts.concat());
+        Ask::new("POST", path).field("content-type", "multipart/form-data; boundary=b7").body(body)
+    };
+    let message = |text: &str| part("name=\"message\"", text);
+    let file = |length| part("name=\"f\"; filename=\"a.txt\"", &"x".repeat(length));
+    let cases = [
+        (vec![message(&long())], 422, "text_too_long"),
+        (vec![part("name=\"MESSAGE\"", &long())], 422, "text_too_long"),
+        (vec![part("name=\"message[]\"", &long())], 422, "text_too_long"),
+        (vec![message(&"é".repeat(4001))], 422, "text_too_long"),
+        (vec![file(100_000), message(&long())], 422, "text_too_long"),
+        (vec![message(&"x".repeat((1 << 20) + 1))], 413, "body_too_large"),
+        (vec![file(2_000_000), message(&long())], 422, "text_too_long"),
+        (vec![message("a"), message("b")], 400, "invalid_form"),
+        (vec![message("a"), part("name=\"Message\"", "b")], 400, "invalid_form"),
+        (
+            vec![part("name=\"message\"\r\nContent-Type: text/plain; charset=utf-16", "a")],
+            415,
+            "unsupported_charset",
+        ),
+    ];
+    for (parts, status, code) in cases {
+        for via in BOTH {
+            for path in ["/api/chat", "/contact"] {
+                for ask in [upload(path, &parts), upload(path, &parts).with_unsized_body()] {
+                    assert_refused(&gate.ask(via, &ask).await, status, code);
+                    gate.forget_draws();
+                }
+            }
+        }
+    }
+    let latin = Ask {
+        body: Some(
+            b"--b7\r\nContent-Disposition: form-data; name=\"message\"\r\n\r\n\xe9\r\n--b7--".to_vec(),
+        ),
+        ..upload("/api/chat", &[])
+    };
+    assert_refused(&gate.ask(Via::H1, &latin).await, 400, "invalid_form");
+    assert!(
+        upstream.requests().iter().all(|request| request.body.is_empty()),
+        "the app took a part for the whole"
+    );
+
+    let utf8 = part("name=\"message\"\r\nContent-Type: text/plain;charset=UTF-8", &"é".repeat(4000));
+    let honest = [
+        utf8,
+        part("name=\"tag\"", "1"),
+        part("name=\"tag\"", "2"),
+        part("name=\"note\"", &"y".repeat(5000)),
+    ];
+    for path in ["/api/chat", "/contact"] {
+        let ask = upload(path, &honest);
+        assert_eq!(gate.ask(Via::H1, &ask).await.status, 200);
+        assert_eq!(Some(upstream.last().body), ask.body);
+    }
+}
+
 /// What an app is sent that is no JSON must reach it, whatever its first letter; what it may read as JSON is JSON.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_bodies_are_what_they_say_unless_they_are_json() {

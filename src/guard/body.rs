@@ -2,6 +2,7 @@
 //! walk; and the session that they name.
 
 mod as_json;
+mod as_parts;
 #[cfg(test)]
 mod properties;
 
@@ -18,6 +19,7 @@ use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::Api;
 
 pub use as_json::Hold;
+pub(super) use as_parts::PartField;
 
 /// Shape caps, as written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]

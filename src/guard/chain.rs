@@ -8,7 +8,7 @@ use http::{HeaderValue, response};
 use prometheus::Histogram;
 
 use super::body::{BodyGuard, Findings, Syntax};
-use super::caps::Caps;
+use super::caps::{BodyKind, Caps};
 use super::cidr::Addresses;
 use super::concurrency::Concurrency;
 use super::cors::{Cors, Preflight};
@@ -19,7 +19,7 @@ use super::mode::{Guard, Noted, Observed};
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
 use super::target::TargetFindings;
-use super::uploads::{Upload, Uploads};
+use super::uploads::{FormTexts, Upload, Uploads};
 use super::{Fault, Head, Refusal, Verdict};
 use crate::config::file::RouteFile;
 use crate::observe::metrics::Metrics;
@@ -65,8 +65,8 @@ const WAY: &[(&str, &str, &str)] = &[
     ),
     (
         "uploads",
-        "form of multipart bodies, names, types and sizes of files",
-        "where there is no JSON: 64 KiB before the upstream hears of it, the rest as it streams",
+        "form of multipart bodies, names, types and sizes of files, texts beside them",
+        "where there is no JSON: forms of usual size and else 64 KiB before the upstream hears of it, the rest as it streams",
     ),
     (
         "breaker",
@@ -108,7 +108,7 @@ pub struct Guards {
     addresses: Addresses,
     origin: Option<OriginGuard>,
     cors: Cors,
-    body: BodyGuard,
+    body: Arc<BodyGuard>,
     uploads: Option<Arc<Uploads>>,
     headers: Option<SecurityHeaders>,
     leaks: Option<Leaks>,
@@ -184,7 +184,7 @@ impl Guards {
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
             cors,
-            body,
+            body: Arc::new(body),
             forwarding,
         })
     }
@@ -231,8 +231,10 @@ impl Guards {
     }
 
     /// What is to look at a body which is no JSON, if anything is.
-    pub fn begin_upload(&self, head: &Head<'_>) -> Result<Option<Upload>, Refusal> {
-        self.uploads.as_ref().map(|uploads| uploads.begin(head)).transpose()
+    pub fn begin_upload(&self, head: &Head<'_>, api: Option<Api>) -> Result<Option<Upload>, Refusal> {
+        let Some(uploads) = &self.uploads else { return Ok(None) };
+        let texts = FormTexts { guard: self.body.clone(), api, cap: self.caps.body(BodyKind::Json) };
+        uploads.begin(head, texts).map(Some)
     }
 
     /// The response guards.

@@ -21,7 +21,7 @@ use super::reply::Reply;
 use super::respond::{drain, dress};
 use super::route::Inspect;
 use super::stream::{Reader, asks_for_stream};
-use super::upload::{Ahead, Arriving, Sending};
+use super::upload::{Arriving, Sending};
 use super::watch::{Gone, Watch};
 use crate::guard::body::{Hold, Syntax};
 use crate::guard::caps::BodyKind;
@@ -223,13 +223,13 @@ impl Gate {
     fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let guards = &routed.route.guards;
-        let looked = guards.begin_upload(&routed.head(session)).and_then(|upload| {
-            let Some(mut upload) = upload else { return Ok(()) };
-            upload.feed(body)?;
-            upload.end()
-        });
-        guards.observed.judge(Guard::Uploads, looked, &mut ctx.noted)?;
-        Ok(())
+        let begun = guards.begin_upload(&routed.head(session), routed.api);
+        let Some(mut upload) = guards.observed.judge(Guard::Uploads, begun, &mut ctx.noted)?.flatten() else {
+            return Ok(());
+        };
+        let looked = upload.feed(body).and_then(|()| upload.end());
+        ctx.noted.extend(upload.take_report().noted);
+        Ok(looked?)
     }
 
     /// Looks at the beginning of a body that streams, and then forwards it as it comes.
@@ -242,23 +242,20 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let route = routed.route.clone();
         let looked_at = route.inspect != Inspect::Off;
-        let guard = if looked_at { route.guards.begin_upload(&routed.head(session)) } else { Ok(None) };
-        let observed = route.guards.observed;
-        let guard = observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
-        ctx.noted_late = (guard.is_some() && observed.contains(Guard::Uploads)).then(NotedLate::default);
+        let guard =
+            if looked_at { route.guards.begin_upload(&routed.head(session), routed.api) } else { Ok(None) };
+        let guard = route.guards.observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
+        let late = NotedLate::default();
+        ctx.noted_late = guard.is_some().then(|| late.clone());
         let declared = declared_length(&session.req_header().headers);
         let (first, patience) = reader.into_first();
-        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), declared, patience);
-        let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
-            Ahead::Whole(body, held) => {
-                ctx.held = Some(held);
-                (body.into(), None)
-            }
-            Ahead::Begun(sending, body) => (body, Some(sending)),
-        };
-        ctx.arriving = sending.is_some();
+        let arriving = Arriving::new(route, guard, late, declared, patience, self.bodies.share());
+        let ahead = arriving.look_ahead(session, first, self.bodies.share()).await?;
+        ctx.held = ahead.held;
+        self.name_session(ctx, ahead.session);
+        ctx.arriving = ahead.sending.is_some();
         self.admit_body(session, ctx, &[]).await?;
-        self.exchange(session, ctx, body, sending).await
+        self.exchange(session, ctx, ahead.body, ahead.sending).await
     }
 
     /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.

@@ -2,10 +2,36 @@ use proptest::prelude::*;
 
 use super::super::testing::Request;
 use super::*;
-use crate::config::Toggle;
 use crate::config::units::ByteSize;
+use crate::config::{Named, Toggle};
+use crate::guard::body::JsonConfig;
+use crate::guard::json;
+use crate::guard::sanitize::{self, Action, Sink, Target};
+use crate::guard::text::{self, ChatConfig, KindConfig};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+
+fn texts() -> FormTexts {
+    texts_of(40)
+}
+
+/// Texts of forms, as a gate looks at them that knows a `message` of `max` characters.
+fn texts_of(max: u64) -> FormTexts {
+    let none = KindConfig { max: 10_000, fields: Vec::new() };
+    let chat = ChatConfig { max, fields: vec!["/message".to_owned()], on_chats: Vec::new() };
+    let text = text::Config { chat, model: none.clone(), speech: none };
+    let target = Target { sink: Sink::Html, action: Action::Sanitize };
+    let sanitize = sanitize::Config {
+        chat: target,
+        model: target,
+        speech: target,
+        path: target,
+        fields: Named::default(),
+    };
+    let (json, sessions) = (JsonConfig { depth: 8, members: 99 }, ["/session".to_owned()]);
+    let guard = BodyGuard::build(&json, &text, Some(&sanitize), &sessions, Observed::default());
+    FormTexts { guard: Arc::new(guard.expect("a guard")), api: None, cap: 1000 }
+}
 
 const STARTS: &[&[u8]] = &[PNG, b"<html>", b"hello"];
 
@@ -17,7 +43,7 @@ fn uploads(part: u64, parts: u32) -> Arc<Uploads> {
 fn begin(method: Method, path: &str, content_type: &str) -> Result<Upload, Refusal> {
     let mut request = Request::new(method).with("content-type", content_type);
     request.path = path.into();
-    uploads(10_000, 3).begin(&request.head())
+    uploads(10_000, 3).begin(&request.head(), texts())
 }
 
 fn verdict(mut upload: Upload, body: &[u8], piece: usize) -> Result<(), (Reason, String)> {
@@ -167,7 +193,7 @@ fn unsound_heads_are_refused() {
     let twice = Request::new(Method::POST)
         .with("content-type", "text/plain")
         .with("content-type", "multipart/form-data; boundary=b7");
-    assert!(uploads(1, 1).begin(&twice.head()).is_err());
+    assert!(uploads(1, 1).begin(&twice.head(), texts()).is_err());
 }
 
 /// A file that is a body by itself is a file, by what it says or by what it holds; other bodies are left alone.
@@ -209,7 +235,7 @@ fn files_that_are_bodies() {
 /// What may be a conversation is not held back; what is a file is.
 #[test]
 fn only_files_are_held_back() {
-    let prefix = |content_type| begin(Method::POST, "/", content_type).expect("sound").prefix();
+    let prefix = |content_type| begin(Method::POST, "/", content_type).expect("sound").prefix(None);
     assert_eq!(prefix("multipart/form-data; boundary=b7"), PREFIX);
     assert_eq!(prefix("image/png"), PREFIX);
     assert_eq!((prefix("application/grpc"), prefix("text/plain"), prefix("")), (0, 0, 0));
@@ -226,6 +252,56 @@ fn bad_caps_are_refused_at_start() {
 }
 
 proptest! {
+    /// A text that is harmless only in some pieces, or is changed beside its place, is an attack or a broken form; and what
+    /// was handed on can't be changed any more.
+    #[test]
+    fn texts_leave_inert_however_they_come(
+        texts in prop::collection::vec("[a<>/=\\-\r\nb7 ]{0,6}(<svg|</script|<b onx=|\u{200b}|\r\n-\u{200b}-b7|--b7)?[ >x]{0,3}", 1..5),
+        piece in 1usize..60, streams_at in 0usize..400, promised: bool,
+    ) {
+        let parts: Vec<_> = texts.iter().enumerate().flat_map(|(i, text)| {
+            let name = if i % 2 == 0 { "message[]" } else { "other" };
+            [part("; filename=\"a.txt\"", "", b"x"), format!("--b7\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n").into_bytes()]
+        }).collect();
+        let body = whole(&parts);
+        let begin = || {
+            let request = Request::new(Method::POST).with("content-type", "multipart/form-data; boundary=b7");
+            uploads(10_000, 99).begin(&request.head(), texts_of(99)).expect("sound")
+        };
+        // What is a form, and what becomes of it when it comes at once.
+        let arrive = |body: &[u8], piece: usize, streams_at: usize, promised: bool| -> Result<(Vec<u8>, usize), Reason> {
+            let mut upload = begin();
+            let (mut edits, mut fed, mut gone, mut streams) = (Vec::new(), 0, 0, false);
+            let fail = |refusal: Refusal| refusal.reason;
+            for chunk in body.chunks(piece) {
+                upload.feed(chunk).map_err(fail)?;
+                fed += chunk.len();
+                if !streams && fed >= streams_at && upload.held_from().is_none() {
+                    upload.stream(promised).map_err(fail)?;
+                    streams = true;
+                }
+                let new = upload.take_edits();
+                assert!(new.iter().all(|(span, _)| span.start >= gone && span.end <= fed), "{new:?} {gone}");
+                assert!(!promised || new.is_empty() || gone == 0);
+                edits.extend(new);
+                if streams {
+                    gone = upload.held_from().map_or(fed, |from| from as usize);
+                }
+            }
+            upload.end().map_err(fail)?;
+            edits.extend(upload.take_edits());
+            Ok((json::splice(body, &edits).expect("in order"), edits.len()))
+        };
+        let at_once = arrive(&body, body.len(), usize::MAX, false);
+        prop_assert_eq!(&arrive(&body, piece, usize::MAX, false), &at_once);
+        if let Ok((left, _)) = &at_once {
+            prop_assert_eq!(arrive(left, piece, usize::MAX, false), Ok((left.clone(), 0)));
+        }
+        if let Ok((left, edits)) = arrive(&body, piece, streams_at, promised) {
+            prop_assert_eq!(arrive(&left, piece, usize::MAX, false), Ok((left.clone(), 0)), "{} edits", edits);
+        }
+    }
+
     /// A file that is refused whole must not pass in pieces.
     #[test]
     fn pieces_change_no_verdict(
