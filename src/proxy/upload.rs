@@ -191,6 +191,7 @@ impl Arriving {
     /// What of all that came may be handed on, `chunk` being the last of it.
     fn pass(&mut self, chunk: Bytes) -> Result<Bytes, Refusal> {
         let held_from = self.guard.as_ref().and_then(Upload::held_from);
+        let came = chunk.len();
         let whole = if self.behind.is_empty() {
             if held_from.is_none() {
                 let from = self.received - chunk.len() as u64;
@@ -207,7 +208,7 @@ impl Arriving {
         if let Some(held_from) = held_from {
             let length = usize::try_from(held_from.saturating_sub(from)).unwrap_or(usize::MAX);
             self.behind = ready.split_off(length.min(ready.len()));
-            if !self.held.grow(self.behind.len() as u64) {
+            if !self.held.grow(self.behind.len().min(came) as u64) {
                 return Err(body::no_memory(&self.held));
             }
         }
