@@ -125,7 +125,7 @@ fn kind(character: char) -> Option<Kind> {
 fn is_spelling(before: &str, after: &str) -> bool {
     let Some(before) = before.chars().next_back() else { return false };
     let letter = |character: char| character.is_alphabetic() && joins(character);
-    joins(before) || !is_joiner(before) && after.chars().next().is_some_and(letter)
+    joins(before) || before.is_alphanumeric() && after.chars().next().is_some_and(letter)
 }
 
 fn is_joiner(character: char) -> bool {
@@ -171,6 +171,7 @@ mod tests {
             ("＜\u{200d}ｓ", "＜ｓ", "zero_width"),
             ("<\u{200c}ｓ <lin\u{200d}\u{212a}\u{200d}>", "<ｓ <lin\u{212a}>", "zero_width"),
             ("\u{200c}ها LaTeX\u{200c}", "ها LaTeX", "zero_width"),
+            ("<b>\u{200c}ها (\u{200b}ไทย)", "<b>ها (ไทย)", "zero_width"),
             ("LaTeX\u{200c} ها a\u{200c}。b", "LaTeX ها a。b", "zero_width"),
             ("\u{202e}gpj.exe\u{202c}", "gpj.exe", "bidi"),
             ("\u{2067}if\u{2069} \u{202a}x", "if x", "bidi"),
