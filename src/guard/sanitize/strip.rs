@@ -20,7 +20,7 @@ const SPOKEN: [&str; 5] = ["audio", "mark", "p", "s", "sub"];
 const ROUNDS: usize = 4;
 
 /// The spans to remove: tags, comments and declarations, scripts and styles with their content. Of a tag that is not
-/// closed, only the `<`, so that no text is lost. What they leave has nothing more to remove.
+/// closed and acts, only the `<`, so that no text is lost. What they leave has nothing more to remove.
 pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
     let mut spans = round(text);
     for rounds in 1.. {
@@ -146,11 +146,13 @@ impl Reader<'_> {
                 tag_end(text, at + 2)
             }
             [letter, ..] if letter.is_ascii_alphabetic() => {
-                if self.stays(at, at + 1) && !acts(text, at + 1) {
+                let closed = tag_end(text, at + 1);
+                // What never closes is no tag, `a <b` in prose: it goes only if it acts once a page closes it.
+                if (closed.is_none() || self.stays(at, at + 1)) && !acts(text, at + 1) {
                     return None;
                 }
                 let silent = SILENT.iter().find(|silent| is_named(text, at + 1, silent));
-                tag_end(text, at + 1).map(|end| silent.map_or(end, |silent| content_end(text, end, silent)))
+                closed.map(|end| silent.map_or(end, |silent| content_end(text, end, silent)))
             }
             _ => return None,
         };
