@@ -75,7 +75,10 @@ pub(super) fn acts(text: &[u8], name: usize) -> bool {
 fn judge(text: &[u8], element: Element, attribute: &Attribute, marks: &mut Marks) -> Option<Kind> {
     let value = attribute.value.clone()?;
     let name = &text[attribute.name.clone()];
-    if is_handler(name) {
+    // A quote in front of it is part of its name, but whoever breaks out of an attribute has to write one: its `=` is
+    // made harmless wherever it stands, and what is a value now would be attributes then.
+    let quote = name.iter().rposition(|byte| matches!(byte, b'"' | b'\''));
+    if is_handler(quote.map_or(name, |quote| &name[quote + 1..])) {
         return Some(Kind::Handler);
     }
     let mut characters = characters(&text[..value.end], value.start);

@@ -64,6 +64,22 @@ fn active_openers_lose_their_bracket() {
     }
 }
 
+/// A `=` that is made harmless ends no value any more: what was one then is read as attributes of its own.
+#[test]
+fn making_one_handler_harmless_makes_no_other() {
+    for text in [
+        "<img src=x \"onclick=`/onerror=alert(1)>",
+        "<img src=x y'onclick =`/onerror=alert(1)>",
+        "<a \"onerror=`/srcdoc=",
+        "<img src=x alt=y\"onclick=`/onerror=alert(1)>",
+        "<img src=x alt='\"onclick=`/onerror=alert(1)'>",
+    ] {
+        let left = html(text);
+        assert_eq!(browser::active(&format!("{left}>"), "div"), None, "{left}");
+        assert_eq!(html(&left), left, "{text}");
+    }
+}
+
 /// A link that runs script when it is followed is a link no more; the rest of its tag stays.
 #[test]
 fn script_urls_are_blanked() {
@@ -131,6 +147,7 @@ fn markdown_code_stays_only_where_markdown_sees_code() {
         "<div>\n`<script>`\n</div>",
         "| `a | b |\n|---|---|\n| `a | <script> |\n| b` | c |",
         "text\n    <script>",
+        "a ```<script>\n:```",
         "\\`<script>\\`",
         "<img onerror=\"`\"> `<script>` `",
     ] {
@@ -150,7 +167,7 @@ fn plain_text_is_what_is_left_without_tags() {
         ("<<b>script>x</<i>script>", "script>xscript>"),
         ("<scr<b>ipt>x", ""),
         ("<b<b<b<b<b<b<b<i>r>r>r>r>r>r>r>", "bbbbr>r>r>r>"),
-        ("if a <b then", "if a b then"),
+        ("if a <b onclick=x then", "if a b onclick=x then"),
         ("<!-- open", "!-- open"),
         ("&lt;b&gt;", "&lt;b&gt;"),
     ] {
@@ -168,6 +185,7 @@ fn plain_text_keeps_what_is_none_of_html() {
         "A List<String>, a Map<String, List<Integer>>, a List<Object> and an Option<A>, not a Vec<T>",
         "#include <stdio.h> and <your name>, 1 < 2, a <- b, x<y",
         "[sighs] <laughs> well </laughs>",
+        "if a <b then, i <s and so on",
     ] {
         assert_eq!(Sanitizer::default().check(text, Sink::Plain), None, "{text:?}");
     }
