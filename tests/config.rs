@@ -89,6 +89,15 @@ fn a_time_of_zero_is_an_error() {
     assert!(said.contains("test.yaml:3: routes[0].timeouts.write"), "{said}");
 }
 
+/// A key in a field that is logged would be in every line of the log.
+#[test]
+fn a_key_can_not_stand_where_it_is_logged() {
+    for name in ["User-Agent", "referer", "host", "x-request-id"] {
+        let said = error(&format!("client: {{key_headers: [x-api-key, {name}]}}"));
+        assert!(said.contains("client.key_headers") && said.contains("logged"), "{said}");
+    }
+}
+
 /// A route that can't be reached is a rule that does not hold.
 #[test]
 fn a_route_in_the_shadow_of_another_is_an_error() {

@@ -352,7 +352,7 @@ fn client_rules(file: &ServerFile, made: Option<&DigestKey>) -> Result<ClientRul
     let device = header_names("client.device_header", std::slice::from_ref(&client.device_header))?;
     Ok(ClientRules {
         trusted_proxies: client.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
-        key_headers: header_names("client.key_headers", &client.key_headers)?,
+        key_headers: key_headers(&client.key_headers)?,
         key_parameters: boxed(&client.key_parameters),
         session_cookies: boxed(&client.session_cookies),
         session_headers: header_names("client.session_headers", &client.session_headers)?,
@@ -369,6 +369,26 @@ fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<Diges
         (None, None) => DigestKey::make().ok_or_else(|| {
             ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned())
         }),
+    }
+}
+
+/// Header fields whose values are logged: a key that stands in one would be, too.
+const LOGGED: [HeaderName; 4] = [
+    http::header::HOST,
+    http::header::USER_AGENT,
+    http::header::REFERER,
+    HeaderName::from_static("x-request-id"),
+];
+
+fn key_headers(names: &[String]) -> Result<Vec<HeaderName>, Fault> {
+    let key = "client.key_headers";
+    let names = header_names(key, names)?;
+    match names.iter().find(|name| LOGGED.contains(name)) {
+        Some(name) => Err((
+            key.to_owned(),
+            format!("{name} can't carry a key: its value is logged; choose another field"),
+        )),
+        None => Ok(names),
     }
 }
 

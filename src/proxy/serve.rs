@@ -14,9 +14,7 @@ use tracing::error;
 
 use super::Gate;
 use super::api::{self, Api};
-use super::body::{
-    self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
-};
+use super::body::{self, BodyReader, Declared, Look, Unread, declared_length, declared_type};
 use super::context::{Context, Target};
 use super::draw::NotAdmitted;
 use super::exchange::{self, Call, Ended, Progress, Terms};
@@ -27,16 +25,18 @@ use super::reply::Reply;
 use super::respond::{drain, dress};
 use super::route::Inspect;
 use super::stream::{Reader, asks_for_stream};
-use super::upload::{Ahead, Arriving, Sending};
+use super::upload::{Arriving, Sending};
 use super::watch::{Gone, Watch};
-use crate::guard::body::Syntax;
+use crate::guard::body::{Hold, Syntax};
 use crate::guard::caps::BodyKind;
 use crate::guard::chain::Stage;
 use crate::guard::cors::Preflight;
 use crate::guard::duplicates::{Sent, Told};
+use crate::guard::json;
 use crate::guard::limits::{Drawer, Draws};
 use crate::guard::mode::{Guard, NotedLate};
 use crate::guard::security_headers::Author;
+use crate::guard::text::Values;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
 use crate::state::Store;
@@ -210,7 +210,14 @@ impl Gate {
         let mut reader = BodyReader::new(ctx.started, &route.timeouts, caps.min_rate());
         let look = reader.peek(session).await?;
         let form = declared == Declared::Form || (declared == Declared::Untyped && look == Look::Form);
-        let json = matches!(look, Look::Json | Look::Hidden);
+        let hold = hold(api, declared);
+        // What can't be JSON from the first bytes on may be a large file, and streams.
+        let refuted = || match hold {
+            Hold::Strict | Hold::Lines => false,
+            Hold::Text => !json::begins(reader.start()) && json::refuted(reader.start()),
+            Hold::Loose => json::refuted(reader.start()),
+        };
+        let json = matches!(look, Look::Json | Look::Hidden) && !refuted();
         let inspected = route.inspect == Inspect::Auto && (known || json || form);
         if !inspected {
             // Boxed, as most requests are none: their future would carry it along.
@@ -218,20 +225,21 @@ impl Gate {
             return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
-        if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
-            let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
-            let refusal = Refusal::new(Reason::UnsupportedCharset, detail, "");
-            route.guards.observed.judge::<()>(Guard::Json, Err(refusal), &mut ctx.noted)?;
+        let foreign = body::foreign_charset(&session.req_header().headers);
+        if foreign && (form || declared_json && hold == Hold::Strict) {
+            route.guards.observed.judge::<()>(Guard::Json, Err(wrong_charset()), &mut ctx.noted)?;
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let mut held = self.bodies.share();
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
-        let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
+        let syntax = Syntax { json: declared_json || json::opens(&body), form, hold };
         ctx.noted.at(Stage::Texts);
-        let body = self.inspect(body, syntax, ctx)?;
-        if !syntax.json && !syntax.form {
+        let (body, other) = self.inspect(body, syntax, ctx)?;
+        if other {
             self.look_at_upload(&body, session, ctx)?;
+        } else if foreign && hold != Hold::Strict {
+            route.guards.observed.judge::<()>(Guard::Json, Err(wrong_charset()), &mut ctx.noted)?;
         }
         self.admit_body(session, ctx, &body).await?;
         self.exchange(session, ctx, body.into(), None).await?;
@@ -242,13 +250,13 @@ impl Gate {
     fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let guards = &routed.route.guards;
-        let looked = guards.begin_upload(&routed.head(session)).and_then(|upload| {
-            let Some(mut upload) = upload else { return Ok(()) };
-            upload.feed(body)?;
-            upload.end()
-        });
-        guards.observed.judge(Guard::Uploads, looked, &mut ctx.noted)?;
-        Ok(())
+        let begun = guards.begin_upload(&routed.head(session), routed.api);
+        let Some(mut upload) = guards.observed.judge(Guard::Uploads, begun, &mut ctx.noted)?.flatten() else {
+            return Ok(());
+        };
+        let looked = upload.feed(body).and_then(|()| upload.end());
+        ctx.noted.extend(upload.take_report().noted);
+        Ok(looked?)
     }
 
     /// Looks at the beginning of a body that streams, and then forwards it as it comes.
@@ -261,23 +269,20 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let route = routed.route.clone();
         let looked_at = route.inspect != Inspect::Off;
-        let guard = if looked_at { route.guards.begin_upload(&routed.head(session)) } else { Ok(None) };
-        let observed = route.guards.observed;
-        let guard = observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
-        ctx.noted_late = (guard.is_some() && observed.contains(Guard::Uploads)).then(NotedLate::default);
+        let guard =
+            if looked_at { route.guards.begin_upload(&routed.head(session), routed.api) } else { Ok(None) };
+        let guard = route.guards.observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
+        let late = NotedLate::default();
+        ctx.noted_late = guard.is_some().then(|| late.clone());
         let declared = declared_length(&session.req_header().headers);
         let (first, patience) = reader.into_first();
-        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), declared, patience);
-        let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
-            Ahead::Whole(body, held) => {
-                ctx.held = Some(held);
-                (body.into(), None)
-            }
-            Ahead::Begun(sending, body) => (body, Some(sending)),
-        };
-        ctx.arriving = sending.is_some();
+        let arriving = Arriving::new(route, guard, late, declared, patience, self.bodies.share());
+        let ahead = arriving.look_ahead(session, first, self.bodies.share()).await?;
+        ctx.held = ahead.held;
+        self.take_named(ctx, ahead.named);
+        ctx.arriving = ahead.sending.is_some();
         self.admit_body(session, ctx, &[]).await?;
-        self.exchange(session, ctx, body, sending).await
+        self.exchange(session, ctx, ahead.body, ahead.sending).await
     }
 
     /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.
@@ -297,18 +302,23 @@ impl Gate {
     }
 
     /// The body guards: shape, length and content of texts; and the session that the body names, if the head named none.
-    /// Answers the body as it is to be forwarded.
-    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
-        let live = ctx.live.clone();
-        let Some(routed) = &mut ctx.routed else { return Ok(body) };
+    /// Answers the body as it is to be forwarded, and whether it is neither JSON nor a form.
+    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<(Bytes, bool), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok((body, false)) };
         let guards = &routed.route.guards;
         let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
-        if let Some(session) = &found.named.session {
-            live.client.session_from_body(&mut routed.client, session);
-        }
-        ctx.named = found.named;
+        self.take_named(ctx, found.named);
         ctx.seen.extend(found.seen);
-        Ok(found.rewritten.map_or(body, Bytes::from))
+        let other = found.other || !syntax.json && !syntax.form;
+        Ok((found.rewritten.map_or(body, Bytes::from), other))
+    }
+
+    /// Takes in what a body names. Its session counts where the head named none.
+    fn take_named(&self, ctx: &mut Context, named: Values) {
+        if let (Some(session), Some(routed)) = (&named.session, &mut ctx.routed) {
+            ctx.live.client.session_from_body(&mut routed.client, session);
+        }
+        ctx.named = named;
     }
 
     /// Takes leave to call the upstream, then draws what depends on the body: all granted, or nothing taken.
@@ -570,11 +580,27 @@ fn refuse_encodings(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn wrong_charset() -> Refusal {
+    let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
+    Refusal::new(Reason::UnsupportedCharset, detail, "")
+}
+
+/// How a body that begins as JSON is held to it. An API that is known takes JSON whatever it is called; elsewhere what is
+/// called something else may be that.
+fn hold(api: Option<Api>, declared: Declared) -> Hold {
+    match (api, declared) {
+        (None, Declared::Lines | Declared::Multipart | Declared::Other) => Hold::Loose,
+        (Some(_), Declared::Lines) => Hold::Lines,
+        (None, Declared::Text) => Hold::Text,
+        (Some(_), _) | (None, Declared::Json | Declared::Form | Declared::Untyped) => Hold::Strict,
+    }
+}
+
 fn expected_kind(api: Option<Api>, declared: Declared) -> BodyKind {
     match (api, declared) {
         (_, Declared::Multipart) => BodyKind::Other,
         (Some(api), _) if api.is_model() => BodyKind::Model,
         (Some(_), _) | (None, Declared::Json | Declared::Form) => BodyKind::Json,
-        (None, Declared::Untyped | Declared::Other) => BodyKind::Other,
+        (None, Declared::Untyped | Declared::Text | Declared::Lines | Declared::Other) => BodyKind::Other,
     }
 }

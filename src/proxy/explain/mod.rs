@@ -5,7 +5,7 @@
 mod memory;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -219,9 +219,11 @@ impl Gate {
             explained.forwarded = trail.forwarded.map(|(head, body)| forwarded(&head, &body, asked, &ctx));
             explained.steps = trail.steps;
             // Looked at while it streamed, by a guard that only observes.
-            let late = ctx.noted_late.as_ref().and_then(|noted| noted.get());
-            let refused = late.map(|late| Some((late.clone(), true)));
-            explained.steps.extend(refused.map(|refused| Step { stage: Stage::Uploads, refused }));
+            if let Some(late) = &ctx.noted_late {
+                let late = late.lock().unwrap_or_else(PoisonError::into_inner);
+                let refused = late.noted.iter().map(|refusal| Some((refusal.clone(), true)));
+                explained.steps.extend(refused.map(|refused| Step { stage: Stage::Uploads, refused }));
+            }
             explained.texts = trail.texts;
         }
         self.record(&session, None, &mut ctx);
@@ -291,7 +293,7 @@ fn forwarded(head: &request::Parts, body: &Bytes, asked: &Asked<'_>, ctx: &Conte
     let fields = head.headers.iter().map(|(name, field)| (name.to_string(), value(name, field)));
     let target = match head.uri.query() {
         None => redact(head.uri.path()).into_owned(),
-        Some(query) => format!("{}?{}", redact(head.uri.path()), redact_query(query)),
+        Some(query) => format!("{}?{}", redact(head.uri.path()), redact_query(query, rules.key_names())),
     };
     let came = asked.bytes.len().checked_sub(asked.body).and_then(|start| asked.bytes.get(start..));
     Forwarded {
