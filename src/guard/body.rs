@@ -151,13 +151,7 @@ impl BodyGuard {
                     return;
                 };
                 looked_at = Some(found.span.start);
-                if text.has_escapes() {
-                    decoded.clear();
-                    text.decode_into(decoded);
-                    texts.add(target, found.part_of, found.span, decoded);
-                } else {
-                    texts.add(target, found.part_of, found.span, text.raw());
-                }
+                texts.add_written(target, found.part_of, found.span, text, decoded);
             };
             let scanned = json::scan(body, &self.caps, set.rules(), json, &mut visit).map_err(|fault| {
                 let setting = match fault.kind {

@@ -2,23 +2,44 @@
 
 use super::fault::{Fault, FaultKind};
 
-/// The end of a string's content (the offset of the closing quote) and whether it holds escapes.
+/// The end of a string's content (the offset of the closing quote) and what is escaped in it.
 /// `at` is the first byte after the opening quote.
 #[inline]
-pub(super) fn string(body: &[u8], mut at: usize) -> Result<(usize, bool), Fault> {
-    let mut escaped = false;
+pub(super) fn string(body: &[u8], mut at: usize) -> Result<(usize, Escapes), Fault> {
+    let mut escapes = Escapes::None;
     loop {
         let rest = body.get(at..).unwrap_or_default();
         at += plain_run(rest);
         match body.get(at) {
-            Some(b'"') => return Ok((at, escaped)),
+            Some(b'"') => return Ok((at, escapes)),
             Some(b'\\') => {
-                let (_, length) = escape(body.get(at..).unwrap_or_default()).map_err(|kind| kind.at(at))?;
-                escaped = true;
+                let (character, length) =
+                    escape(body.get(at..).unwrap_or_default()).map_err(|kind| kind.at(at))?;
+                escapes = escapes.max(Escapes::of(character));
                 at += length;
             }
             Some(_) => return Err(FaultKind::ControlCharacter.at(at)),
             None => return Err(FaultKind::Syntax("a closing quote").at(at)),
+        }
+    }
+}
+
+/// What is escaped in a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Escapes {
+    /// Nothing.
+    None,
+    /// Only what prose has to escape, or often does: quotes, backslashes, slashes, tabs and line ends.
+    Prose,
+    /// Other characters, too.
+    Any,
+}
+
+impl Escapes {
+    fn of(character: char) -> Self {
+        match character {
+            '"' | '\\' | '/' | '\t' | '\n' | '\r' => Self::Prose,
+            _ => Self::Any,
         }
     }
 }
