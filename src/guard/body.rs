@@ -179,13 +179,7 @@ impl BodyGuard {
                     return;
                 };
                 looked_at = Some(found.span.start);
-                if text.has_escapes() {
-                    decoded.clear();
-                    text.decode_into(decoded);
-                    texts.add(target, found.part_of, found.span, decoded);
-                } else {
-                    texts.add(target, found.part_of, found.span, text.raw());
-                }
+                texts.add_written(target, found.part_of, found.span, text, decoded);
             };
             if let Err(fault) = json::scan(body, &self.caps, set.rules(), json, &mut visit) {
                 return Ok(Err(fault));

@@ -129,13 +129,13 @@ fn spans(text: &[u8], random: bool) -> Vec<Range<usize>> {
     }
     let mut keys = Keys { random, done: 0, judged: 0 };
     let (mut schemes, mut names, mut run) = (0, 0, 0);
-    for (at, &byte) in text.iter().enumerate() {
-        let class = CLASSES[usize::from(byte)];
-        if class == KEY {
-            continue;
-        }
+    let classes = text.iter().map(|byte| CLASSES[usize::from(*byte)]);
+    for (at, class) in classes.enumerate().filter(|(_, class)| *class != KEY) {
         if class & KEY == 0 {
-            found.extend(keys.within(text, run..at));
+            // Most words are too short to be looked at.
+            if at - run >= SHORTEST_KEY {
+                found.extend(keys.within(text, run..at));
+            }
             run = at + 1;
         }
         if class & SCHEME != 0
@@ -168,7 +168,6 @@ struct Keys {
 
 impl Keys {
     /// The key in a whole run of key bytes.
-    #[inline]
     fn within(&mut self, text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
         if run.len() < SHORTEST_KEY || run.start < self.done {
             return None;

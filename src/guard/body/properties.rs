@@ -9,10 +9,14 @@ use crate::guard::sanitize::Action;
 use crate::guard::text::{ChatConfig, KindConfig};
 
 fn guard() -> BodyGuard {
+    acting(Action::Sanitize)
+}
+
+fn acting(action: Action) -> BodyGuard {
     let none = KindConfig { max: 10_000, fields: Vec::new() };
     let chat = ChatConfig { max: 10_000, fields: vec!["/message".to_owned()], on_chats: Vec::new() };
     let text = text::Config { chat, model: none.clone(), speech: none };
-    let target = Target { sink: Sink::Html, action: Action::Sanitize };
+    let target = Target { sink: Sink::Html, action };
     let sanitize = sanitize::Config {
         chat: target,
         model: target,
@@ -114,6 +118,18 @@ fn inert(before: &[(String, u64)], after: &[String]) {
     if let ([(before, _)], [after]) = (before, after) {
         assert_eq!(acts(before).map_or(before.clone(), |cleaned| cleaned.apply(before)), *after);
     }
+}
+
+/// Texts that are harmless each may be a scheme together, and a harmless text still has to be escaped where that is asked
+/// for: neither is done with at a first look.
+#[test]
+fn a_first_look_is_not_enough_for_parts_and_for_what_is_escaped() {
+    let left = checked(r#"{"message":["java","script:alert(1)"]}"#, Syntax { json: true, form: false });
+    assert_eq!(left.as_deref(), Some(r##"{"message":["#","alert(1)"]}"##));
+    let body = br#"{"message":"you & I"}"#;
+    let json = Syntax { json: true, form: false };
+    let findings = acting(Action::Escape).check(body, json, None, &mut Noted::new()).expect("good");
+    assert_eq!(findings.rewritten.as_deref(), Some(&br#"{"message":"you &amp; I"}"#[..]));
 }
 
 proptest! {

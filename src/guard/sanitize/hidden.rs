@@ -108,7 +108,7 @@ fn hidden(text: &str, found: &mut Kinds) -> SmallVec<[Range<usize>; 4]> {
 }
 
 /// What a character hides, wherever it stands.
-fn kind(character: char) -> Option<Kind> {
+pub(super) fn kind(character: char) -> Option<Kind> {
     match character {
         '\t' | '\n' | '\r' => None,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Some(Kind::Control),
