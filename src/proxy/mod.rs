@@ -4,6 +4,7 @@
 pub mod api;
 mod body;
 mod body_memory;
+mod call;
 pub mod client;
 mod context;
 mod draw;

@@ -1,0 +1,172 @@
+//! The call of a request to its upstream, and to its fallback if that one saw nothing of it.
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::{Uri, Version, response};
+use hyper::body::Body as _;
+use pingora::protocols::http::ServerSession;
+use pingora::{Error, ErrorType};
+
+use super::Gate;
+use super::context::Context;
+use super::exchange::{self, Call, Ended, Progress, Terms};
+use super::forward::{Told, hide_upstream};
+use super::respond::{drain, dress};
+use super::serve::Halt;
+use super::stream::Reader;
+use super::upload::Sending;
+use super::watch::{Gone, Watch};
+use crate::guard::security_headers::Author;
+use crate::guard::{Reason, Refusal};
+use crate::observe::Carriage;
+use crate::state::admission::Outcome;
+use crate::upstream::RequestBody;
+
+/// About as many fields as forwarding adds.
+const TOLD: usize = 8;
+
+impl Gate {
+    /// Forwards a request that was read whole, or else its `upload`, and streams the answer back.
+    pub(super) async fn exchange(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        body: RequestBody,
+        upload: Option<Box<Sending>>,
+    ) -> Result<(), Halt> {
+        ctx.carriage = if upload.is_some() { Carriage::Passthrough } else { Carriage::Exchange };
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let fallback = routed.route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
+        let spare = fallback.and_then(|_| body.whole()).cloned();
+        let mut watch = Watch::new(session, upload);
+        let ended = match (self.call(session, ctx, &mut watch, body).await?, spare) {
+            (Ended::Unsent(refusal), Some(body)) if self.divert(ctx, refusal.reason) => {
+                Box::pin(self.call(session, ctx, &mut watch, body.into())).await?
+            }
+            (ended, _) => ended,
+        };
+        let outcome = match &ended {
+            Ended::Served => Outcome::Served,
+            Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
+            Ended::ClientGone | Ended::Refused(_) => Outcome::ClientGone,
+            Ended::Unsent(_) => Outcome::NeverSent,
+            Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
+        };
+        if let Some(admission) = ctx.admission.take() {
+            admission.settle(outcome);
+        }
+        match ended {
+            Ended::Served => {
+                if watch.is_sending() {
+                    drain(session).await;
+                }
+                Ok(())
+            }
+            Ended::ClientGone => Err(Gone.into()),
+            Ended::Unsent(refusal) | Ended::Failed(refusal) | Ended::Refused(refusal) => Err(refusal.into()),
+            Ended::Truncated(error) => {
+                ctx.refusal =
+                    Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
+                Err(error.into())
+            }
+            Ended::Stopped { why, whole } => {
+                let reason = why.reason;
+                ctx.refusal = Some(why);
+                match whole {
+                    true => Ok(()),
+                    false => Err(Error::explain(ErrorType::ReadTimedout, reason.code()).into()),
+                }
+            }
+        }
+    }
+
+    /// Makes one call, and tells the upstream's breaker how it went.
+    async fn call(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        watch: &mut Watch,
+        body: RequestBody,
+    ) -> Result<Ended, Refusal> {
+        let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
+        let upstream = routed.upstream.clone();
+        let told = Told {
+            client: &routed.client,
+            authority: routed.authority.as_deref(),
+            upstream: upstream.host(),
+            request_id: &ctx.request_id,
+            websocket: false,
+        };
+        let request_head = session.req_header();
+        let mut headers: HeaderMap = request_head.headers.clone();
+        headers.reserve(TOLD);
+        routed.route.guards.forwarding.request(&mut headers, &told);
+        headers.remove(http::header::TRANSFER_ENCODING);
+        let stream_asked = ctx.stream_asked;
+        if stream_asked {
+            // Nothing can be added to a stream that is coded, and coding holds events back.
+            headers.remove(http::header::ACCEPT_ENCODING);
+        }
+        if let Some(length) = body.size_hint().exact()
+            && (length > 0 || headers.contains_key(CONTENT_LENGTH))
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let uri = Uri::try_from(routed.target.as_str())
+            .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = request_head.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+
+        if let Some(admission) = &mut ctx.admission {
+            admission.note(Outcome::Abandoned);
+        }
+        let live = ctx.live.clone();
+        let Some(outbound) = live.outbound_of(&upstream) else { return Ok(Ended::Served) };
+        let mut permit = ctx.permit.take();
+        let mut progress = Progress::default();
+        // Once the answer begins, the body is sent: what it held is free for others.
+        let mut held = ctx.held.take();
+        let dressing = &*ctx;
+        let terms = Terms {
+            timeouts: &routed.route.timeouts,
+            streams: &routed.route.streams,
+            stream_asked,
+            reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
+            stop: &self.stop,
+            metrics: self.observer.metrics().streams(),
+        };
+        let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
+            held = None;
+            if let Some(permit) = &mut permit {
+                permit.answered(head.status, first_byte);
+            }
+            if self.stop.draining() {
+                session.set_keepalive(None);
+            }
+            hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
+            dress(head, dressing, Author::Upstream);
+        };
+        let call = Call {
+            upstream: &upstream,
+            client: &routed.client,
+            own_host: routed.route.guards.forwarding.host_of_upstream,
+            retries: &outbound.retries,
+            request,
+        };
+        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
+        ctx.held = held;
+        ctx.upstream_first_byte = progress.first_byte;
+        ctx.retries += progress.retries;
+        let failed = match &ended {
+            Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_) => true,
+            Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
+            Ended::Served | Ended::ClientGone | Ended::Refused(_) => false,
+        };
+        if let Some(permit) = permit.filter(|_| failed) {
+            permit.failed();
+        }
+        Ok(ended)
+    }
+}
