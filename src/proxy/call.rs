@@ -1,13 +1,13 @@
 //! The call of a request to its upstream, and to its fallback if that one saw nothing of it.
 
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Uri, Version, response};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{Request, Uri, Version, response};
 use hyper::body::Body as _;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType};
 
 use super::Gate;
-use super::context::Context;
+use super::context::{Context, Routed};
 use super::exchange::{self, Call, Ended, Progress, Terms};
 use super::forward::{Told, hide_upstream};
 use super::respond::{drain, dress};
@@ -88,51 +88,20 @@ impl Gate {
         body: RequestBody,
     ) -> Result<Ended, Refusal> {
         let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
-        let upstream = routed.upstream.clone();
-        let told = Told {
-            client: &routed.client,
-            authority: routed.authority.as_deref(),
-            upstream: upstream.host(),
-            request_id: &ctx.request_id,
-            websocket: false,
-        };
-        let request_head = session.req_header();
-        let mut headers: HeaderMap = request_head.headers.clone();
-        headers.reserve(TOLD);
-        routed.route.guards.forwarding.request(&mut headers, &told);
-        headers.remove(http::header::TRANSFER_ENCODING);
-        let stream_asked = ctx.stream_asked;
-        if stream_asked {
-            // Nothing can be added to a stream that is coded, and coding holds events back.
-            headers.remove(http::header::ACCEPT_ENCODING);
-        }
-        if let Some(length) = body.size_hint().exact()
-            && (length > 0 || headers.contains_key(CONTENT_LENGTH))
-        {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        let uri = Uri::try_from(routed.target.as_str())
-            .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
-        let mut request = http::Request::new(body);
-        *request.method_mut() = request_head.method.clone();
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-
+        let Some(outbound) = ctx.live.outbound_of(&routed.upstream) else { return Ok(Ended::Served) };
+        let request = outgoing(session, ctx, routed, body)?;
         if let Some(admission) = &mut ctx.admission {
             admission.note(Outcome::Abandoned);
         }
-        let live = ctx.live.clone();
-        let Some(outbound) = live.outbound_of(&upstream) else { return Ok(Ended::Served) };
         let mut permit = ctx.permit.take();
-        let mut progress = Progress::default();
         // Once the answer begins, the body is sent: what it held is free for others.
         let mut held = ctx.held.take();
+        let mut progress = Progress::default();
         let dressing = &*ctx;
         let terms = Terms {
             timeouts: &routed.route.timeouts,
             streams: &routed.route.streams,
-            stream_asked,
+            stream_asked: ctx.stream_asked,
             reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
             stop: &self.stop,
             metrics: self.observer.metrics().streams(),
@@ -145,11 +114,11 @@ impl Gate {
             if self.stop.draining() {
                 session.set_keepalive(None);
             }
-            hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
+            hide_upstream(&mut head.headers, &routed.upstream, &routed.client, routed.authority.as_deref());
             dress(head, dressing, Author::Upstream);
         };
         let call = Call {
-            upstream: &upstream,
+            upstream: &routed.upstream,
             client: &routed.client,
             own_host: routed.route.guards.forwarding.host_of_upstream,
             retries: &outbound.retries,
@@ -169,4 +138,42 @@ impl Gate {
         }
         Ok(ended)
     }
+}
+
+/// The request as the upstream gets it; in a box, since it is handed down from call to call.
+fn outgoing(
+    session: &ServerSession,
+    ctx: &Context,
+    routed: &Routed,
+    body: RequestBody,
+) -> Result<Box<Request<RequestBody>>, Refusal> {
+    let told = Told {
+        client: &routed.client,
+        authority: routed.authority.as_deref(),
+        upstream: routed.upstream.host(),
+        request_id: &ctx.request_id,
+        websocket: false,
+    };
+    let head = session.req_header();
+    let mut headers = head.headers.clone();
+    headers.reserve(TOLD);
+    routed.route.guards.forwarding.request(&mut headers, &told);
+    headers.remove(TRANSFER_ENCODING);
+    if ctx.stream_asked {
+        // Nothing can be added to a stream that is coded, and coding holds events back.
+        headers.remove(ACCEPT_ENCODING);
+    }
+    if let Some(length) = body.size_hint().exact()
+        && (length > 0 || headers.contains_key(CONTENT_LENGTH))
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let uri = Uri::try_from(routed.target.as_str())
+        .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
+    let mut request = Box::new(Request::new(body));
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    Ok(request)
 }

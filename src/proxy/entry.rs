@@ -25,8 +25,8 @@ tokio::task_local! {
 }
 
 /// The request that is being handed on to Pingora's proxy, the first time this is asked for it.
-pub fn handed_on() -> Option<Context> {
-    HANDED_ON.try_with(Cell::take).ok().flatten().map(|ctx| *ctx)
+pub fn handed_on() -> Option<Box<Context>> {
+    HANDED_ON.try_with(Cell::take).ok().flatten()
 }
 
 /// The app behind the door.
@@ -53,12 +53,13 @@ impl HttpServerApp for Entry {
         match read_head(&mut session).await {
             Read::Whole => {}
             Read::Unreadable => {
-                self.gate.refuse_unreadable(session).await;
+                // Rare, and large enough to slow every request that would carry it along: hence the box.
+                Box::pin(self.gate.refuse_unreadable(session)).await;
                 return None;
             }
             Read::Nothing => return None,
         }
-        let mut ctx = Box::new(self.gate.begin(&mut session));
+        let mut ctx = self.gate.begin(&mut session);
         match self.gate.serve(&mut session, &mut ctx).await {
             Ok(true) => {
                 self.gate.record(&session, None, &mut ctx);

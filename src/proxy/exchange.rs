@@ -5,6 +5,7 @@
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +104,7 @@ pub struct Call<'a> {
     /// Whether it may be tried again.
     pub retries: &'a Retries,
     /// The request.
-    pub request: http::Request<RequestBody>,
+    pub request: Box<http::Request<RequestBody>>,
 }
 
 /// How a call went: what is known of it before it ends.
@@ -129,7 +130,7 @@ pub async fn carry(
     if terms.stream_asked {
         watch.strict(session);
     }
-    let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
+    let call = pin!(retries.call(upstream, (client, own_host), request, &mut progress.retries));
     let (mut head, answer) = match watch.during(session, call, terms.timeouts.first_byte).await {
         Err(halted) => return halted.into(),
         Ok(None) => return Ended::Failed(no_first_byte()),

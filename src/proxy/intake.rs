@@ -27,8 +27,8 @@ static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-versio
 
 impl Gate {
     /// A request of which nothing is known yet.
-    pub(super) fn context(&self) -> Context {
-        Context {
+    pub(super) fn context(&self) -> Box<Context> {
+        Box::new(Context {
             live: self.live(),
             started: Instant::now(),
             began: self.clock.now(),
@@ -55,11 +55,11 @@ impl Gate {
             held: None,
             places: None,
             in_flight: None,
-        }
+        })
     }
 
     /// The head is complete: disarms its deadline, and looks at its bytes before anything is made of them.
-    pub(super) fn begin(&self, session: &mut ServerSession) -> Context {
+    pub(super) fn begin(&self, session: &mut ServerSession) -> Box<Context> {
         let mut ctx = self.context();
         ctx.in_flight = Some(self.stop.enter());
         ctx.request_id = self.ids.of(&session.req_header().headers);
@@ -101,12 +101,12 @@ impl Gate {
 
     /// Finds out who asks for what, and under which route.
     pub(super) fn understand(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Refusal> {
-        let live = ctx.live.clone();
+        let Context { live, shape, routed, .. } = ctx;
         let head = session.req_header();
         let (raw_path, raw_query) = split_target(head.raw_path());
         let anthropic = head.headers.contains_key(&ANTHROPIC_VERSION);
         // Shaped early, so that a refusal of the path itself is understood by the client that sent it.
-        ctx.shape = api::error_shape_of(&lossy(raw_path), anthropic);
+        *shape = api::error_shape_of(&lossy(raw_path), anthropic);
         let path = match raw_path {
             b"*" if head.method == Method::OPTIONS => NormalPath::ASTERISK,
             path => NormalPath::parse(path, &live.paths)?,
@@ -125,11 +125,11 @@ impl Gate {
         let accepts_events = accepts_events(&head.headers);
         let api = route.api.filter(|_| accepts_events || !head.method.is_safe());
         let api = api.or_else(|| api::recognise(&head.method, path, accepts_events));
-        ctx.shape = match api {
+        *shape = match api {
             Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
             Some(api) => api.error_shape(),
         };
-        ctx.routed = Some(Routed {
+        *routed = Some(Routed {
             traffic: traffic_of(&route, api, &head.method),
             websocket: head.method == Method::GET && is_websocket(&head.headers),
             origin: head.headers.get(ORIGIN).cloned(),

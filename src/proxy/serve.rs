@@ -266,14 +266,14 @@ impl Gate {
     /// The body guards: shape, length and content of texts; and the session that the body names, if the head named none.
     /// Answers the body as it is to be forwarded.
     fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
-        let live = ctx.live.clone();
-        let Some(routed) = &mut ctx.routed else { return Ok(body) };
+        let Context { live, routed, noted, seen, .. } = ctx;
+        let Some(routed) = routed else { return Ok(body) };
         let guards = &routed.route.guards;
-        let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
+        let found = guards.check_body(&body, syntax, routed.api, &self.timers, noted)?;
         if let Some(session) = found.session {
             live.client.session_from_body(&mut routed.client, &session);
         }
-        ctx.seen.extend(found.seen);
+        seen.extend(found.seen);
         Ok(found.rewritten.map_or(body, Bytes::from))
     }
 

@@ -1,7 +1,7 @@
 //! Watches the client while the gate works for it, and hands on what still comes of its upload.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use pingora::ErrorType;
@@ -80,10 +80,9 @@ impl Watch {
     pub async fn during<T>(
         &mut self,
         session: &mut ServerSession,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
         allowed: Duration,
     ) -> Result<Option<T>, Halted> {
-        let mut work = pin!(work);
         if self.upload.is_some() {
             tokio::select! {
                 biased;

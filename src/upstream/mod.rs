@@ -168,7 +168,7 @@ impl Upstream {
     /// it provably never left.
     pub async fn call(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         client: &Client,
         own_host: bool,
     ) -> Result<(response::Parts, Answer), retry::Failed> {
@@ -180,11 +180,11 @@ impl Upstream {
             }
             match turn.ask(request, rotation.share()).await {
                 Ok(answered) => return Ok(answered),
-                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (*unsent, error),
+                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (unsent, error),
                 Err(Unanswered::Broken(error)) => return Err((CallError::Broken(error), None)),
             }
         }
-        Err((CallError::Connect(last), Some(Box::new(request))))
+        Err((CallError::Connect(last), Some(request)))
     }
 
     /// Whether all its servers have an address.

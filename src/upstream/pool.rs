@@ -70,7 +70,7 @@ impl Turn {
     /// opened within `share`. A request that provably never left on a kept connection is sent again on another.
     pub(super) async fn ask(
         self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         share: Duration,
     ) -> Result<(response::Parts, Answer), Unanswered> {
         loop {
@@ -83,11 +83,11 @@ impl Turn {
                     Ok(link) => link,
                     Err(error) => {
                         self.failed(&error);
-                        return Err(Unanswered::Unsent(Box::new(request), error));
+                        return Err(Unanswered::Unsent(request, error));
                     }
                 },
             };
-            match link.ask(request).await {
+            match link.ask(*request).await {
                 Ok(response) => {
                     self.answered();
                     let (parts, body) = response.into_parts();
@@ -97,7 +97,7 @@ impl Turn {
                     }
                     return Ok((parts, answer));
                 }
-                Err((_, Some(unsent))) if reused => request = unsent,
+                Err((_, Some(unsent))) if reused => request = Box::new(unsent),
                 Err((error, unsent)) => {
                     self.failed(&error);
                     return Err(match unsent {
@@ -150,20 +150,24 @@ impl Link {
     }
 
     /// Sends a request; if it could not be sent, it comes back with the error.
-    pub(super) async fn ask(
+    pub(super) fn ask(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+    ) -> impl Future<Output = Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)>> {
+        // Queued here and now, or the future would carry the request along.
+        let answer = self.sender.try_send_request(request);
         let (connection, ended) = (&mut self.connection, &mut self.ended);
-        let answered = poll_fn(|cx| {
-            drive(connection, ended, cx);
-            answer.as_mut().poll(cx)
-        });
-        answered.await.map_err(|mut error| {
-            let unsent = error.take_message();
-            (error.into_error(), unsent)
-        })
+        async move {
+            let mut answer = pin!(answer);
+            let answered = poll_fn(|cx| {
+                drive(connection, ended, cx);
+                answer.as_mut().poll(cx)
+            });
+            answered.await.map_err(|mut error| {
+                let unsent = error.take_message();
+                (error.into_error(), unsent)
+            })
+        }
     }
 
     /// Whether it waits for a request: the last one is done, and the upstream has neither closed nor sent anything.
@@ -257,7 +261,7 @@ mod tests {
 
     async fn call(upstream: &Arc<Upstream>) -> Answer {
         let request = Request::post("/").header("host", "a").body(Bytes::from_static(b"{}").into());
-        let called = upstream.call(request.expect("request"), &testing::client(), false).await;
+        let called = upstream.call(Box::new(request.expect("request")), &testing::client(), false).await;
         let (head, answer) = called.expect("an answer");
         assert_eq!(head.status, 200);
         answer
