@@ -146,7 +146,7 @@ fn settle(c: &mut Criterion) {
             for _ in 0..rounds.div_ceil(1000) {
                 let started = Instant::now();
                 for _ in 0..1000 {
-                    if let Ok(Admitted::Granted { admission, .. }) = ready(admissions.admit(&[])) {
+                    if let Ok(Admitted::Granted(admission)) = ready(admissions.admit(&[])) {
                         admission.settle(Outcome::Served);
                     }
                 }

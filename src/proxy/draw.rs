@@ -18,7 +18,7 @@ impl Gate {
             return Ok(());
         }
         match self.admissions.draw(draws.as_slice()).await.map_err(unavailable)? {
-            Decision::Granted { .. } => Ok(()),
+            Decision::Granted => Ok(()),
             Decision::Refused { standing, retry_after } => {
                 Err(draws.refusal(&standing, retry_after.unwrap_or(NEVER)))
             }
@@ -31,7 +31,7 @@ impl Gate {
             return Ok(None);
         }
         match self.admissions.admit(draws.as_slice()).await.map_err(unavailable)? {
-            Admitted::Granted { admission, .. } => Ok(Some(admission)),
+            Admitted::Granted(admission) => Ok(Some(admission)),
             Admitted::Refused { standing, retry_after } => {
                 Err(draws.refusal(&standing, retry_after.unwrap_or(NEVER)))
             }

@@ -79,13 +79,8 @@ impl Drop for Admission {
 /// What a demand that must be settled is answered.
 #[derive(Debug)]
 pub enum Admitted {
-    /// All was granted.
-    Granted {
-        /// To hold as long as the request lasts.
-        admission: Admission,
-        /// How each window stands now.
-        standings: Standings,
-    },
+    /// All was granted: to hold as long as the request lasts.
+    Granted(Admission),
     /// Nothing was taken.
     Refused {
         /// The window that refused.
@@ -127,7 +122,7 @@ impl<S: Store> Admissions<S> {
         let mut admission =
             Admission { id, outcome: Outcome::NeverSent, slot: Some(self.settler.reserve()?) };
         match self.store.admit(&Demand { id: Some(id), draws }).await? {
-            Decision::Granted { standings } => Ok(Admitted::Granted { admission, standings }),
+            Decision::Granted => Ok(Admitted::Granted(admission)),
             Decision::Refused { standing, retry_after } => {
                 admission.slot = None;
                 Ok(Admitted::Refused { standing, retry_after })

@@ -98,10 +98,7 @@ impl Deref for Standings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// All was granted.
-    Granted {
-        /// How each window stands now.
-        standings: Standings,
-    },
+    Granted,
     /// Nothing was taken. Of several windows that refuse, the one that refuses longest is told.
     Refused {
         /// The window that refused.
@@ -114,6 +111,6 @@ pub enum Decision {
 impl Decision {
     /// Whether all was granted.
     pub const fn is_granted(&self) -> bool {
-        matches!(self, Self::Granted { .. })
+        matches!(self, Self::Granted)
     }
 }

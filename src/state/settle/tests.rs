@@ -32,7 +32,7 @@ struct Scripted {
 impl Store for Scripted {
     async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
         match self.answer {
-            Answer::Grant => Ok(Decision::Granted { standings: Standings::default() }),
+            Answer::Grant => Ok(Decision::Granted),
             Answer::Refuse => MemoryStore::new(MemoryConfig::default(), Clock::system()).admit(demand).await,
             Answer::Fail => Err(StoreError::TooManyOpen),
             Answer::Hang => std::future::pending().await,
@@ -72,7 +72,7 @@ fn bed(answer: Answer, failures: usize, capacity: usize) -> Bed {
 impl Bed {
     async fn admit(&self) -> Result<Option<Admission>, StoreError> {
         match self.admissions.admit(&[Draw::one(&self.shut, Subject::global())]).await? {
-            Admitted::Granted { admission, .. } => Ok(Some(admission)),
+            Admitted::Granted(admission) => Ok(Some(admission)),
             Admitted::Refused { .. } => Ok(None),
         }
     }
@@ -226,8 +226,7 @@ fn nothing_stays_open_after_many_threads() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let draws = [Draw::one(limit, Subject::global())];
                 for round in 0..1000 {
-                    let Ok(Admitted::Granted { admission, .. }) = runtime.block_on(admissions.admit(&draws))
-                    else {
+                    let Ok(Admitted::Granted(admission)) = runtime.block_on(admissions.admit(&draws)) else {
                         continue;
                     };
                     granted.fetch_add(1, Ordering::Relaxed);
