@@ -96,6 +96,7 @@ impl Gate {
         let mut permit = ctx.permit.take();
         // Once the answer begins, the body is sent: what it held is free for others.
         let mut held = ctx.held.take();
+        let mut alarm = std::mem::take(&mut ctx.alarm);
         let mut progress = Progress::default();
         let dressing = &*ctx;
         let terms = Terms {
@@ -124,7 +125,8 @@ impl Gate {
             retries: &outbound.retries,
             request,
         };
-        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
+        let ended = exchange::carry(session, watch, &mut alarm, call, &terms, &mut progress, dress).await;
+        ctx.alarm = alarm;
         ctx.held = held;
         ctx.upstream_first_byte = progress.first_byte;
         ctx.retries += progress.retries;

@@ -16,7 +16,7 @@ use crate::guard::mode::{Noted, NotedLate};
 use crate::guard::sanitize::Sightings;
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::{Carriage, Fallback};
-use crate::server::InFlight;
+use crate::server::{Alarm, InFlight};
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
 use crate::upstream::breaker::Permit;
@@ -97,6 +97,8 @@ pub struct Context {
     pub began: Timestamp,
     /// Id in logs and towards client and upstream.
     pub request_id: HeaderValue,
+    /// Its `Content-Length`.
+    pub declared: Option<u64>,
     /// Set once the head was understood.
     pub routed: Option<Routed>,
     /// Shape in which its client reads errors.
@@ -139,6 +141,8 @@ pub struct Context {
     pub held: Option<Held>,
     /// Places taken among the requests in flight.
     pub places: Option<Places>,
+    /// The connection's timer.
+    pub alarm: Alarm,
     /// Counts this request as in flight in the server.
     pub in_flight: Option<InFlight>,
 }

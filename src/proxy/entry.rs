@@ -47,14 +47,15 @@ impl Entry {
 impl HttpServerApp for Entry {
     async fn process_new_http(
         self: &Arc<Self>,
-        mut session: ServerSession,
+        session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        // The future is copied into its box, so what is large is not kept in it.
+        let mut session = Box::new(session);
         match read_head(&mut session).await {
             Read::Whole => {}
             Read::Unreadable => {
-                // Rare, and large enough to slow every request that would carry it along: hence the box.
-                Box::pin(self.gate.refuse_unreadable(session)).await;
+                Box::pin(self.gate.refuse_unreadable(*session)).await;
                 return None;
             }
             Read::Nothing => return None,
@@ -64,11 +65,18 @@ impl HttpServerApp for Entry {
             Ok(true) => {
                 self.gate.record(&session, None, &mut ctx);
                 let settings = HttpPersistentSettings::for_session(&session);
-                let stream = session.finish().await.ok()??;
+                let stream = match *session {
+                    // What `finish` does, whose future has room for sessions of all kinds.
+                    ServerSession::H1(mut session) => {
+                        session.finish_body().await.ok()?;
+                        session.reuse().await.ok()??
+                    }
+                    session => Box::pin(session.finish()).await.ok()??,
+                };
                 Some(ReusedHttpStream::from_reusable_stream(stream, settings))
             }
             Ok(false) => {
-                let session = rewound(session)?;
+                let session = rewound(*session)?;
                 let carried = self.carrier.process_new_http(session, shutdown);
                 HANDED_ON.scope(Cell::new(Some(ctx)), carried).await
             }

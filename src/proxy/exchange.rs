@@ -25,7 +25,7 @@ use super::upload::Halted;
 use super::watch::Watch;
 use crate::guard::{Reason, Refusal};
 use crate::observe::StreamMetrics;
-use crate::server::Stop;
+use crate::server::{Alarm, Stop};
 use crate::upstream::retry::Retries;
 use crate::upstream::{CallError, RequestBody, Upstream};
 
@@ -120,6 +120,7 @@ pub struct Progress {
 pub async fn carry(
     session: &mut ServerSession,
     watch: &mut Watch,
+    alarm: &mut Alarm,
     call: Call<'_>,
     terms: &Terms<'_>,
     progress: &mut Progress,
@@ -131,13 +132,14 @@ pub async fn carry(
         watch.strict(session);
     }
     let call = pin!(retries.call(upstream, (client, own_host), request, &mut progress.retries));
-    let (mut head, answer) = match watch.during(session, call, terms.timeouts.first_byte).await {
-        Err(halted) => return halted.into(),
-        Ok(None) => return Ended::Failed(no_first_byte()),
-        Ok(Some(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
-        Ok(Some(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
-        Ok(Some(Ok(answer))) => answer,
-    };
+    let (mut head, answer) =
+        match watch.during(session, call, alarm, started, terms.timeouts.first_byte).await {
+            Err(halted) => return halted.into(),
+            Ok(None) => return Ended::Failed(no_first_byte()),
+            Ok(Some(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
+            Ok(Some(Err(CallError::Broken(_)))) => return Ended::Failed(broken()),
+            Ok(Some(Ok(answer))) => answer,
+        };
     let first_byte = watch.since_sent(started);
     progress.first_byte = Some(first_byte);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -158,7 +160,7 @@ pub async fn carry(
     }
     reframe(session, &mut head, answer.is_end());
     dress(session, &mut head, first_byte);
-    let ended = Relay { session, watch, terms, pace, stream }.run(head, answer).await;
+    let ended = Relay { session, watch, alarm, terms, pace, stream }.run(head, answer).await;
     if let Some(open) = open {
         open.ended(ended.word());
     }

@@ -21,6 +21,7 @@ use crate::guard::sanitize::Sightings;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::observe::Carriage;
 use crate::observe::line::lossy;
+use crate::server::Alarm;
 use crate::server::door::client_stream;
 
 static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
@@ -34,6 +35,7 @@ impl Gate {
             began: self.clock.now(),
             request_id: HeaderValue::from_static("-"),
             routed: None,
+            declared: None,
             shape: ErrorShape::Problem,
             head_passed: false,
             carriage: Carriage::Gate,
@@ -54,6 +56,7 @@ impl Gate {
             admission: None,
             held: None,
             places: None,
+            alarm: Alarm::default(),
             in_flight: None,
         })
     }
@@ -64,10 +67,12 @@ impl Gate {
         ctx.in_flight = Some(self.stop.enter());
         ctx.request_id = self.ids.of(&session.req_header().headers);
         let rules = &ctx.live.hygiene;
-        let declared = declared_length(&session.req_header().headers).unwrap_or(0);
+        ctx.declared = declared_length(&session.req_header().headers);
+        let declared = ctx.declared.unwrap_or(0);
         let chunked = session.req_header().headers.contains_key(TRANSFER_ENCODING);
         let mut pipelined = false;
         let raw = client_stream(session).map(|io| {
+            ctx.alarm = io.lend_alarm();
             io.head_done(|raw| {
                 // What came behind the head belongs to the body.
                 let length = hygiene::check_raw_head(raw, rules)?;
@@ -90,9 +95,8 @@ impl Gate {
 
     /// Sets what bounds the connection while this request lasts, and after.
     pub(super) fn govern(&self, session: &mut ServerSession, ctx: &Context) {
-        if session.get_keepalive().is_some() && !self.stop.draining() {
-            session.set_keepalive(Some(ctx.live.server.connections.idle.as_secs().max(1)));
-        } else {
+        // How long it may idle, the stream itself sees to.
+        if self.stop.draining() {
             session.set_keepalive(None);
         }
         session.set_write_timeout(Some(ctx.timeouts().write));
@@ -181,11 +185,12 @@ fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
 
 /// Whether the client says that it takes events: a browser's `EventSource` can ask with GET only.
 pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|kind| {
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("text/event-stream")
-    })
+    const EVENTS: &str = "text/event-stream";
+    let long_enough = headers.get_all(ACCEPT).iter().filter(|value| value.len() >= EVENTS.len());
+    long_enough
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(EVENTS))
 }
 
 /// RFC 6455 §4.1: anything less is not a WebSocket, and its Upgrade field is dropped.

@@ -12,9 +12,7 @@ use tracing::error;
 
 use super::Gate;
 use super::api::{self, Api};
-use super::body::{
-    self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
-};
+use super::body::{self, BodyReader, Declared, Look, Unread, declared_type, looks_like_json};
 use super::context::{Context, Target};
 use super::reply::Reply;
 use super::route::Inspect;
@@ -92,7 +90,8 @@ impl Gate {
                 Err(error)
             }
             Err(Halt::Refused(refusal)) => {
-                self.refuse(session, ctx, refusal).await?;
+                // In a box, as most requests are not refused: their future would carry it along.
+                Box::pin(self.refuse(session, ctx, refusal)).await?;
                 Ok(true)
             }
         }
@@ -132,24 +131,33 @@ impl Gate {
         guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
         ctx.places = places;
         if let Some(preflight) = guards.preflight(&head) {
-            self.answer(session, ctx, preflight_reply(&preflight)).await?;
+            Box::pin(self.answer(session, ctx, preflight_reply(&preflight))).await?;
             return Err(Halt::Answered);
         }
         if status {
-            let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
-            guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
-            let live = ctx.live.clone();
-            let mut draws = Draws::default();
-            for route in &live.routes {
-                let drawer = Drawer::of(&head, &live.client, &route.name, false);
-                route.guards.limits.add_all(&drawer, &mut draws);
-            }
-            let reply = self.status(&draws, &routed.client).await?;
-            self.answer(session, ctx, reply).await?;
-            return Err(Halt::Answered);
+            return Box::pin(self.tell_limits(session, ctx)).await;
         }
         self.check_maintenance()?;
         Ok(())
+    }
+
+    /// Answers a caller who asks for its own limits.
+    async fn tell_limits(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let (head, rules) = (routed.head(session), &ctx.live.client);
+        let guards = &routed.route.guards;
+        let drawer = Drawer::of(&head, rules, &routed.route.name, true);
+        let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
+        guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
+        let mut draws = Draws::default();
+        for route in &ctx.live.routes {
+            let drawer = Drawer::of(&head, rules, &route.name, false);
+            route.guards.limits.add_all(&drawer, &mut draws);
+        }
+        let reply = self.status(&draws, &routed.client).await?;
+        drop(draws);
+        self.answer(session, ctx, reply).await?;
+        Err(Halt::Answered)
     }
 
     /// Reads and inspects the body where there is one to inspect, and forwards it. `true`: Pingora is to carry it.
@@ -169,7 +177,7 @@ impl Gate {
         let declared = declared_type(&session.req_header().headers);
         let kind = expected_kind(api, declared);
         let caps = &route.guards.caps;
-        if let Some(length) = declared_length(&session.req_header().headers) {
+        if let Some(length) = ctx.declared {
             // What is declared as JSON, or sent to a known API, will be held to that cap; the rest may be an upload.
             caps.check_length(length, kind)?;
         }
@@ -232,9 +240,8 @@ impl Gate {
         let observed = route.guards.observed;
         let guard = observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
         ctx.noted_late = (guard.is_some() && observed.contains(Guard::Uploads)).then(NotedLate::default);
-        let declared = declared_length(&session.req_header().headers);
         let (first, patience) = reader.into_first();
-        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), declared, patience);
+        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), ctx.declared, patience);
         let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
             Ahead::Whole(body, held) => {
                 ctx.held = Some(held);

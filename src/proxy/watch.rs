@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use pingora::ErrorType;
 use pingora::protocols::http::ServerSession;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::upload::{Halted, Sending};
+use crate::server::Alarm;
 
 /// The client is gone: nobody is left to answer.
 #[derive(Debug)]
@@ -48,7 +49,10 @@ impl Watch {
 
     /// Resolves when the client has left or its upload is halted, else never.
     pub async fn gone(&mut self, session: &mut ServerSession) -> Halted {
-        if let Err(halted) = self.send(session).await {
+        // In a box, as most requests have no upload.
+        if self.is_sending()
+            && let Err(halted) = Box::pin(self.send(session)).await
+        {
             return halted;
         }
         if !self.blind {
@@ -76,23 +80,27 @@ impl Watch {
     }
 
     /// Does `work` unless the client leaves first or its upload is halted. `None`: it took longer than `allowed`, which
-    /// counts from the end of the request.
+    /// counts from the end of the request; that is `started`, but for an upload.
     pub async fn during<T>(
         &mut self,
         session: &mut ServerSession,
         mut work: Pin<&mut impl Future<Output = T>>,
+        alarm: &mut Alarm,
+        started: Instant,
         allowed: Duration,
     ) -> Result<Option<T>, Halted> {
-        if self.upload.is_some() {
+        if self.is_sending() {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(Some(done)),
-                sent = self.send(session) => sent?,
+                sent = Box::pin(self.send(session)) => sent?,
             }
         }
+        let due = self.sent.unwrap_or(started) + allowed;
         tokio::select! {
             biased;
-            done = timeout(allowed, work) => Ok(done.ok()),
+            done = work => Ok(Some(done)),
+            () = alarm.until(due) => Ok(None),
             halted = self.gone(session) => Err(halted),
         }
     }

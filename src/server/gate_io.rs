@@ -16,8 +16,9 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest, tls::TlsRef,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::canned::UNPARSED;
 use super::door::Tenure;
 
@@ -35,20 +36,20 @@ pub struct HeadCaps {
 
 #[derive(Debug)]
 enum Phase {
-    /// Between two requests: nothing of the next head has come.
-    Idle,
-    /// A head is arriving. The timer exists only once a read had to wait.
-    Head { since: Instant, timer: Option<Pin<Box<Sleep>>> },
-    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's, but for one that was set.
-    Open,
+    /// Between two requests: nothing of the next head has come. The time is that of the first read that had to wait.
+    Idle { since: Option<Instant> },
+    /// A head is arriving.
+    Head { since: Instant },
+    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's, but for one after which whoever reads is
+    /// to be told that time is over.
+    Open { due: Option<Instant> },
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     head: Vec<u8>,
-    /// When whoever reads is to be told that time is over.
-    due: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 /// The wrapped stream. Holds the connection's `tenure` (its permits) until the connection ends.
@@ -56,6 +57,8 @@ struct State {
 pub struct GateIo {
     io: Stream,
     caps: HeadCaps,
+    /// How long it may idle between two requests.
+    idle: Duration,
     state: Mutex<State>,
     /// Bytes read by `try_peek` and not yet delivered.
     peeked: Vec<u8>,
@@ -66,10 +69,10 @@ pub struct GateIo {
 
 impl GateIo {
     /// Wraps a fresh connection, whose first head is due at once.
-    pub fn new(io: Stream, caps: HeadCaps, tenure: Tenure) -> Self {
-        let phase = Phase::Head { since: Instant::now(), timer: None };
-        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024), due: None });
-        Self { io, caps, state, peeked: Vec::new(), rebuke: None, tenure }
+    pub fn new(io: Stream, caps: HeadCaps, idle: Duration, tenure: Tenure) -> Self {
+        let phase = Phase::Head { since: Instant::now() };
+        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024), alarm: Alarm::default() });
+        Self { io, caps, idle, state, peeked: Vec::new(), rebuke: None, tenure }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,10 +82,9 @@ impl GateIo {
     /// The last request is done: the next byte starts a head.
     pub fn expect_head(&self) {
         let mut state = self.state();
-        if matches!(state.phase, Phase::Open) {
-            state.phase = Phase::Idle;
+        if matches!(state.phase, Phase::Open { .. }) {
+            state.phase = Phase::Idle { since: None };
             state.head.clear();
-            state.due = None;
         }
     }
 
@@ -90,14 +92,24 @@ impl GateIo {
     /// whatever of the body came with it).
     pub fn head_done<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
         let mut state = self.state();
-        state.phase = Phase::Open;
+        state.phase = Phase::Open { due: None };
         look(&state.head)
     }
 
     /// From `due` on, until the next head, a read that has to wait fails: so whoever waits for anything else while it
     /// watches the client learns that time is over.
     pub fn set_due(&self, due: Instant) {
-        self.state().due = Some(Box::pin(tokio::time::sleep_until(due)));
+        self.state().phase = Phase::Open { due: Some(due) };
+    }
+
+    /// The connection's timer, which nobody else needs as long as a request is served.
+    pub fn lend_alarm(&self) -> Alarm {
+        std::mem::take(&mut self.state().alarm)
+    }
+
+    /// Takes the timer back.
+    pub fn return_alarm(&self, alarm: Alarm) {
+        self.state().alarm = alarm;
     }
 
     /// The head's bytes and what came with them, to be read again.
@@ -144,9 +156,9 @@ impl State {
             return Ok(());
         }
         match &self.phase {
-            Phase::Open => return Ok(()),
-            Phase::Idle => self.phase = Phase::Head { since: Instant::now(), timer: None },
-            Phase::Head { since, .. } if since.elapsed() > caps.deadline => return Err(late()),
+            Phase::Open { .. } => return Ok(()),
+            Phase::Idle { .. } => self.phase = Phase::Head { since: Instant::now() },
+            Phase::Head { since } if since.elapsed() > caps.deadline => return Err(late()),
             Phase::Head { .. } => {}
         }
         let room = caps.bytes.saturating_sub(self.head.len());
@@ -157,25 +169,22 @@ impl State {
     /// Whether nothing of a request has come.
     fn is_idle(&self) -> bool {
         match self.phase {
-            Phase::Idle => true,
+            Phase::Idle { .. } => true,
             Phase::Head { .. } => self.head.is_empty(),
-            Phase::Open => false,
+            Phase::Open { .. } => false,
         }
     }
 
-    /// A read has to wait: ready only if the head's deadline has passed, or the one that was set.
-    fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps) -> Poll<io::Result<()>> {
-        if let Phase::Head { since, timer } = &mut self.phase {
-            let timer =
-                timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*since + caps.deadline)));
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(late()));
-            }
-        }
-        match &mut self.due {
-            Some(due) => due.as_mut().poll(cx).map(|()| Err(over())),
-            None => Poll::Pending,
-        }
+    /// A read has to wait: ready only if a deadline has passed. To whoever reads, a connection that was idle for too
+    /// long is one that its client has ended.
+    fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps, idle: Duration) -> Poll<io::Result<()>> {
+        let (deadline, outcome) = match &mut self.phase {
+            Phase::Idle { since } => (*since.get_or_insert_with(Instant::now) + idle, None),
+            Phase::Head { since } => (*since + caps.deadline, Some(late as fn() -> io::Error)),
+            Phase::Open { due: Some(due) } => (*due, Some(over as fn() -> io::Error)),
+            Phase::Open { due: None } => return Poll::Pending,
+        };
+        self.alarm.poll(deadline, cx).map(|()| outcome.map_or(Ok(()), |error| Err(error())))
     }
 }
 
@@ -195,7 +204,7 @@ impl AsyncRead for GateIo {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             // To whoever reads it is as if the client had ended the connection.
             Poll::Pending if state.is_idle() && this.tenure.is_over(cx) => Poll::Ready(Ok(())),
-            Poll::Pending => state.waiting(cx, this.caps),
+            Poll::Pending => state.waiting(cx, this.caps, this.idle),
         }
     }
 }
@@ -206,7 +215,7 @@ impl GateIo {
     fn answers_for_pingora(&mut self) -> bool {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if matches!(state.phase, Phase::Head { .. }) && !state.head.is_empty() {
-            state.phase = Phase::Open;
+            state.phase = Phase::Open { due: None };
             self.rebuke = Some(UNPARSED);
             self.tenure.head_unparsed();
         }
@@ -322,7 +331,7 @@ impl Peek for GateIo {
         }
         if seen == H2_PREFACE {
             let mut state = self.state();
-            state.phase = Phase::Open;
+            state.phase = Phase::Open { due: None };
             state.head = Vec::new();
         }
         buf.fill(0);
@@ -340,6 +349,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     const CAPS: HeadCaps = HeadCaps { deadline: Duration::from_millis(80), bytes: 256 };
+    const IDLE: Duration = Duration::from_millis(240);
 
     async fn pair() -> (tokio::net::TcpStream, GateIo) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -347,7 +357,7 @@ mod tests {
             tokio::net::TcpStream::connect(listener.local_addr().expect("addr")).await.expect("connect");
         let (server, _) = listener.accept().await.expect("accept");
         let io: L4 = server.into();
-        (client, GateIo::new(Box::new(io), CAPS, Tenure::for_test()))
+        (client, GateIo::new(Box::new(io), CAPS, IDLE, Tenure::for_test()))
     }
 
     /// A client that drips its head would otherwise hold a connection for ever.
@@ -384,6 +394,24 @@ mod tests {
         assert_eq!(io.read(&mut buf).await.expect("first bytes"), 3);
         assert_eq!(io.read(&mut buf).await.expect_err("cut").kind(), io::ErrorKind::TimedOut);
         assert!(io.head_abandoned());
+    }
+
+    /// A connection whose next request never comes would be kept for ever; to whoever reads it has ended in good order.
+    #[tokio::test]
+    async fn an_idle_connection_ends() {
+        let (mut client, mut io) = pair().await;
+        let mut buf = [0u8; 64];
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+            assert_eq!(io.read(&mut buf).await.expect("read"), 18);
+            io.head_done(|_| ());
+            io.expect_head();
+            let start = Instant::now();
+            tokio::time::timeout(IDLE / 2, io.read(&mut buf)).await.expect_err("it may idle");
+            tokio::time::timeout(IDLE / 4, io.read(&mut buf)).await.expect_err("however often it is read");
+            assert!(start.elapsed() < IDLE);
+        }
+        assert_eq!(io.read(&mut buf).await.expect("an end"), 0);
     }
 
     /// Who waits for an app while it watches the client would wait for ever.
