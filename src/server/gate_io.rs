@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,9 @@ use super::door::Tenure;
 
 /// RFC 9113 §3.4.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Bytes that are held back, at most: a head of an answer.
+const HELD: usize = 16 * 1024;
 
 /// Caps on a request head while it is being read.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,8 @@ enum Phase {
 struct State {
     phase: Phase,
     head: Vec<u8>,
+    /// Whether what is written next begins an answer.
+    begins: bool,
     alarm: Alarm,
 }
 
@@ -62,8 +67,10 @@ pub struct GateIo {
     state: Mutex<State>,
     /// Bytes read by `try_peek` and not yet delivered.
     peeked: Vec<u8>,
-    /// What is left to write of the answer to a head that can't be parsed.
-    rebuke: Option<&'static [u8]>,
+    /// To be written before anything else: the beginning of an answer, or the gate's own to a head that can't be parsed.
+    held: Vec<u8>,
+    /// Whether that was its own, so that Pingora's is dropped.
+    rebukes: bool,
     tenure: Tenure,
 }
 
@@ -71,8 +78,13 @@ impl GateIo {
     /// Wraps a fresh connection, whose first head is due at once.
     pub fn new(io: Stream, caps: HeadCaps, idle: Duration, tenure: Tenure) -> Self {
         let phase = Phase::Head { since: Instant::now() };
-        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024), alarm: Alarm::default() });
-        Self { io, caps, idle, state, peeked: Vec::new(), rebuke: None, tenure }
+        let state = Mutex::new(State {
+            phase,
+            head: Vec::with_capacity(1024),
+            begins: false,
+            alarm: Alarm::default(),
+        });
+        Self { io, caps, idle, state, peeked: Vec::new(), held: Vec::new(), rebukes: false, tenure }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -93,6 +105,7 @@ impl GateIo {
     pub fn head_done<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
         let mut state = self.state();
         state.phase = Phase::Open { due: None };
+        state.begins = true;
         look(&state.head)
     }
 
@@ -131,6 +144,8 @@ impl GateIo {
 
 impl Drop for GateIo {
     fn drop(&mut self) {
+        // An answer that breaks off behind its head is that head.
+        let _ = self.poll_held(&mut Context::from_waker(Waker::noop()));
         if self.head_abandoned() {
             self.tenure.head_abandoned();
         }
@@ -216,16 +231,30 @@ impl GateIo {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if matches!(state.phase, Phase::Head { .. }) && !state.head.is_empty() {
             state.phase = Phase::Open { due: None };
-            self.rebuke = Some(UNPARSED);
+            self.held.extend_from_slice(UNPARSED);
+            self.rebukes = true;
             self.tenure.head_unparsed();
         }
-        self.rebuke.is_some()
+        self.rebukes
     }
 
-    fn poll_rebuke(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.rebuke.filter(|rest| !rest.is_empty()) {
-            let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
-            self.rebuke = rest.get(written..);
+    /// Keeps the beginning of an answer back, if it is no more than a head: it is sent with what follows, in one packet,
+    /// or once it is flushed.
+    fn holds(&mut self, bytes: &[u8]) -> bool {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let holds = std::mem::take(&mut state.begins) && bytes.len() <= HELD;
+        if holds {
+            self.held.extend_from_slice(bytes);
+        }
+        holds
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.held))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(self.held.drain(..written)),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -234,21 +263,30 @@ impl GateIo {
 impl AsyncWrite for GateIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.answers_for_pingora() {
+        if this.answers_for_pingora() || this.holds(buf) {
             return Poll::Ready(Ok(buf.len()));
+        }
+        while !this.held.is_empty() {
+            let both = [io::IoSlice::new(&this.held), io::IoSlice::new(buf)];
+            let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, &both))?;
+            let of_held = written.min(this.held.len());
+            this.held.drain(..of_held);
+            if written == 0 || written > of_held {
+                return Poll::Ready(Ok(written - of_held));
+            }
         }
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        std::task::ready!(this.poll_rebuke(cx))?;
+        ready!(this.poll_held(cx))?;
         Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        std::task::ready!(this.poll_rebuke(cx))?;
+        ready!(this.poll_held(cx))?;
         Pin::new(&mut this.io).poll_shutdown(cx)
     }
 
@@ -261,6 +299,7 @@ impl AsyncWrite for GateIo {
         if this.answers_for_pingora() {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
+        ready!(this.poll_held(cx))?;
         Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
@@ -272,6 +311,7 @@ impl AsyncWrite for GateIo {
 #[async_trait]
 impl Shutdown for GateIo {
     async fn shutdown(&mut self) {
+        let _ = self.poll_held(&mut Context::from_waker(Waker::noop()));
         self.io.shutdown().await;
     }
 }
@@ -430,6 +470,32 @@ mod tests {
         tokio::time::timeout(CAPS.deadline * 2, io.read(&mut buf))
             .await
             .expect_err("the next head is not cut");
+    }
+
+    /// An answer of a head and a few bytes would cost two packets. What is flushed or broken off must be sent all the same.
+    #[tokio::test]
+    async fn a_head_is_sent_with_what_follows() {
+        let (mut client, mut io) = pair().await;
+        let mut buf = [0u8; 64];
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+        assert_eq!(io.read(&mut buf).await.expect("read"), 18);
+        for (pieces, together) in [(["head", "body"], "headbody"), (["1xx", ""], "1xx")] {
+            io.head_done(|_| ());
+            io.write_all(pieces[0].as_bytes()).await.expect("write");
+            assert!(client.try_read(&mut buf).is_err(), "sent alone");
+            match pieces[1] {
+                "" => io.flush().await.expect("flush"),
+                rest => io.write_all(rest.as_bytes()).await.expect("write"),
+            }
+            let n = client.read(&mut buf).await.expect("read");
+            assert_eq!(&buf[..n], together.as_bytes());
+        }
+        io.write_all(b"more").await.expect("write");
+        assert_eq!(client.read(&mut buf).await.expect("what follows is sent at once"), 4);
+        io.head_done(|_| ());
+        io.write_all(b"head").await.expect("write");
+        drop(io);
+        assert_eq!(client.read(&mut buf).await.expect("what broke off"), 4);
     }
 
     /// Pingora answers a head that it can't parse by itself, names itself, and sets no security header.
