@@ -263,7 +263,8 @@ pub fn declared_type(headers: &HeaderMap) -> Declared {
 
 /// The `charset` of `Content-Type`, if it names one that is not UTF-8 (or ASCII, which is part of it).
 pub fn foreign_charset(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let parameters = headers.get(CONTENT_TYPE).filter(|value| value.as_bytes().contains(&b';'));
+    let Some(value) = parameters.and_then(|value| value.to_str().ok()) else { return false };
     value.split(';').skip(1).filter_map(|p| p.split_once('=')).any(|(name, charset)| {
         let charset = charset.trim().trim_matches('"');
         name.trim().eq_ignore_ascii_case("charset")

@@ -5,6 +5,7 @@
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::upload::Halted;
 use super::watch::Watch;
 use crate::guard::{Reason, Refusal, Verdict};
 use crate::observe::StreamMetrics;
-use crate::server::Stop;
+use crate::server::{Alarm, Stop};
 use crate::upstream::retry::Retries;
 use crate::upstream::{CallError, RequestBody, Upstream, Wait};
 
@@ -104,7 +105,7 @@ pub struct Call<'a> {
     /// Whether it may be tried again.
     pub retries: &'a Retries,
     /// The request.
-    pub request: http::Request<RequestBody>,
+    pub request: Box<http::Request<RequestBody>>,
 }
 
 /// How a call went: what is known of it before it ends.
@@ -124,7 +125,7 @@ pub struct Progress {
 /// asked for as one, `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
-    watch: &mut Watch,
+    (watch, alarm): (&mut Watch, &mut Alarm),
     call: Call<'_>,
     terms: &Terms<'_>,
     progress: &mut Progress,
@@ -137,8 +138,8 @@ pub async fn carry(
         watch.strict(session);
     }
     let wait = Wait::default();
-    let call = retries.call(upstream, (client, own_host), request, (&mut progress.retries, &wait));
-    let called = watch.during(session, call, &wait, terms.timeouts.first_byte).await;
+    let call = pin!(retries.call(upstream, (client, own_host), request, (&mut progress.retries, &wait)));
+    let called = watch.during(session, call, (&wait, alarm), started, terms.timeouts.first_byte).await;
     progress.contained = wait.is_contained();
     let (mut head, answer) = match called {
         Err(halted) => return halted.into(),
@@ -174,8 +175,8 @@ pub async fn carry(
     reframe(session, &mut head, answer.is_end());
     let keeper = &mut progress.keeper;
     dress(session, &mut head, first_byte, keeper.as_mut());
-    let ended =
-        Relay { session, watch, terms, pace, stream, keeper: keeper.as_mut() }.run(head, answer).await;
+    let mut relay = Relay { session, watch, alarm, terms, pace, stream, keeper: keeper.as_mut() };
+    let ended = relay.run(head, answer).await;
     if let Some(open) = open {
         open.ended(ended.word());
     }

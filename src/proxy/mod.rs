@@ -4,6 +4,7 @@
 pub mod api;
 mod body;
 mod body_memory;
+mod call;
 pub mod client;
 mod context;
 mod draw;
@@ -203,18 +204,18 @@ impl Gate {
 
 #[async_trait]
 impl ProxyHttp for Shared {
-    type CTX = Context;
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         entry::handed_on().unwrap_or_else(|| self.0.context())
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<()> {
         self.0.govern(session, ctx);
         Ok(())
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         self.0.peer(session, ctx)
     }
 
@@ -222,7 +223,7 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.rewrite_request(head, ctx)
     }
@@ -231,7 +232,7 @@ impl ProxyHttp for Shared {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.dress_passthrough(session, head, ctx)
     }
@@ -240,22 +241,27 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         self.0.note_unreachable(ctx, error)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         self.0.fail(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.0.record(session, error, ctx);
         self.0.draw_flown(session, ctx).await;
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         true
     }
 }

@@ -10,6 +10,7 @@ use tracing::debug;
 use super::Gate;
 use super::context::Context;
 use crate::observe::{Carriage, Record};
+use crate::server::door::client_stream;
 use crate::state::admission::Outcome;
 
 impl Gate {
@@ -77,5 +78,8 @@ impl Gate {
             model: None,
         });
         ctx.in_flight = None;
+        if let Some(io) = client_stream(session) {
+            io.return_alarm(std::mem::take(&mut ctx.alarm));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Puts the server together: sockets, services, threads, and an orderly end.
 
+mod alarm;
 mod canned;
 pub mod door;
 mod gate_io;
@@ -26,6 +27,7 @@ use pingora::services::background::{BackgroundService, background_service};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+pub use alarm::Alarm;
 pub use gate_io::{GateIo, HeadCaps};
 pub use reload::Source;
 pub use sockets::Sockets;

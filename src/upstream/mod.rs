@@ -171,29 +171,30 @@ impl Upstream {
     /// it provably never left.
     pub async fn call(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         client: &Client,
         own_host: bool,
         wait: &Wait,
     ) -> Result<(response::Parts, Answer), retry::Failed> {
         wait.begin();
         let mut rotation = self.rotation(client);
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
+        let mut last = None;
         while let Some(turn) = rotation.next_turn() {
             if own_host {
                 request.headers_mut().insert(HOST, turn.server().host.clone());
             }
             let asked = Asked { rotation: &rotation, wait };
-            match turn.ask(request, rotation.share()).await {
+            match turn.ask(request, &rotation).await {
                 Ok(answered) => return Ok(answered),
-                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (*unsent, error),
+                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (unsent, Some(error)),
                 Err(Unanswered::Broken(error)) => {
                     asked.failed();
                     return Err((CallError::Broken(error), None));
                 }
             }
         }
-        Err((CallError::Connect(last), Some(Box::new(request))))
+        let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
+        Err((CallError::Connect(last.unwrap_or_else(nowhere)), Some(request)))
     }
 
     /// Whether all its servers have an address.

@@ -90,13 +90,13 @@ pub struct Retries {
 }
 
 /// The request once more; `None` if its body is still arriving.
-fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn copy_of(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let body = RequestBody::from(request.body().whole()?.clone());
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 /// Why there is no answer, and the request if it provably never left.
@@ -117,7 +117,7 @@ impl Retries {
         &self,
         upstream: &Arc<Upstream>,
         (client, own_host): (&Client, bool),
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         (tried, wait): (&mut u32, &Wait),
     ) -> Result<(response::Parts, Answer), CallError> {
         let Some(policy) = self.policy else {
@@ -137,7 +137,7 @@ impl Retries {
                 (true, Some(broken)) => broken,
                 _ => error,
             };
-            let again = unsent.map(|unsent| *unsent).or(copy);
+            let again = unsent.or(copy);
             request = match again.filter(|_| *tried < policy.max && self.withdraw()) {
                 Some(request) => request,
                 None => return Err(error),

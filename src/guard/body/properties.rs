@@ -124,10 +124,11 @@ fn inert(before: &[(String, u64)], after: &[String]) {
 /// for: neither is done with at a first look.
 #[test]
 fn a_first_look_is_not_enough_for_parts_and_for_what_is_escaped() {
-    let left = checked(r#"{"message":["java","script:alert(1)"]}"#, Syntax { json: true, form: false });
+    let left =
+        checked(r#"{"message":["java","script:alert(1)"]}"#, Syntax { json: true, ..Syntax::default() });
     assert_eq!(left.as_deref(), Some(r##"{"message":["#","alert(1)"]}"##));
     let body = br#"{"message":"you & I"}"#;
-    let json = Syntax { json: true, form: false };
+    let json = Syntax { json: true, ..Syntax::default() };
     let findings = acting(Action::Escape).check(body, json, None, &mut Noted::new()).expect("good");
     assert_eq!(findings.rewritten.as_deref(), Some(&br#"{"message":"you &amp; I"}"#[..]));
 }

@@ -5,6 +5,7 @@
 mod memory;
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+use tokio::time::Instant;
 
 use super::context::{Context, Routed};
 use super::entry::{Read, read_head};
@@ -35,7 +37,7 @@ use crate::observe::redact::{redact, redact_keys, redact_query};
 use crate::observe::{LogTarget, Observer, ObserverConfig};
 use crate::proxy::client::{ClientClass, canonical};
 use crate::server::door::Tenure;
-use crate::server::{GateIo, Stop};
+use crate::server::{Alarm, GateIo, Stop};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
 use crate::state::switches::Switches;
@@ -169,7 +171,8 @@ impl Gate {
         let from = SocketAddr::new(asked.from, PORT);
         let tenure = Tenure::of_nobody(self.observer.clone(), self.clock.clone(), asked.from);
         let stream = Box::new(Memory::new(server, from));
-        let io = GateIo::new(stream, self.live().server.connections.head, tenure);
+        let caps = &self.live().server.connections;
+        let io = GateIo::new(stream, caps.head, caps.idle, tenure);
         let session = ServerSession::new_http1(Box::new(io));
         let (mut reader, mut writer) = split(client);
         let mut answer = Vec::new();
@@ -315,7 +318,9 @@ pub(super) async fn show(
 ) -> Ended {
     let (head, body) = request.into_parts();
     let allowed = ctx.timeouts().first_byte;
-    let body = match watch.during(session, body.collect(), &Wait::default(), allowed).await {
+    let (wait, mut alarm) = (Wait::default(), Alarm::default());
+    let collected = pin!(body.collect());
+    let body = match watch.during(session, collected, (&wait, &mut alarm), Instant::now(), allowed).await {
         Ok(Some(Ok(body))) => body.to_bytes(),
         Ok(_) => Bytes::new(),
         Err(halted) => return halted.into(),
