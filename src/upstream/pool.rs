@@ -67,7 +67,8 @@ pub struct Answer {
 
 impl Turn {
     /// Sends `request`, whose target must be in origin form, and waits for the head of the answer; a new connection is
-    /// opened within its share of the time that there is. A request that provably never left on a kept connection is sent again on another.
+    /// opened within its share of the time that there is. A request that provably never left on a kept connection is sent
+    /// again on another.
     pub(super) async fn ask(
         self,
         mut request: Box<Request<RequestBody>>,
