@@ -100,6 +100,41 @@ fn the_demo_knows_the_defaults_only() {
     }
 }
 
+/// Whoever looks into the audit must not take none for a sound one, nor a slip for an answer.
+#[test]
+fn the_audit_says_where_it_is_and_what_is_wrong_with_it() {
+    let scratch = Scratch::new();
+    let state = scratch.path("state").display().to_string();
+    let audit = |what: &str, state: &str| {
+        let mut program = tidegate(&["audit", what]);
+        program.env("UPSTREAM_URL", "http://127.0.0.1:1").env("STATE_DIR", state);
+        let Output { status, stdout, stderr } = program.output().expect("the program runs");
+        (status.code(), String::from_utf8([stdout, stderr].concat()).expect("UTF-8"))
+    };
+    let (code, said) = audit("verify", "");
+    assert!(code == Some(1) && said.contains("STATE_DIR"), "{said}");
+    assert_eq!(audit("verify", &state), (Some(0), "the audit is empty\n".into()));
+    assert_eq!(audit("list", &state), (Some(0), String::new()));
+    std::fs::create_dir_all(&state).expect("makes it");
+    std::fs::write(scratch.path("state").join("audit.jsonl"), "{}\n").expect("writes");
+    for what in ["list", "verify"] {
+        let (code, said) = audit(what, &state);
+        assert!(code == Some(1) && said.contains("row 1 was changed"), "{said}");
+    }
+    std::fs::remove_file(scratch.path("state").join("audit.jsonl")).expect("removes");
+    std::fs::write(scratch.path("state").join("audit.head"), "{\"row\":3,\"hash\":\"0\"}").expect("writes");
+    let (code, said) = audit("verify", &state);
+    assert!(code == Some(1) && said.contains("audit.jsonl is missing"), "{said}");
+    for wrong in [
+        &["ban"][..],
+        &["ban", "198.51.100.7", "--for", "soon"],
+        &["limits", "set", "ai"],
+        &["audit", "list", "--since", "x"],
+    ] {
+        assert_eq!(tidegate(wrong).output().expect("runs").status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 /// Settings that nothing is to be said against.
 fn production(scratch: &Scratch) -> Vec<(&'static str, String)> {
     let state = scratch.path("state");
@@ -175,6 +210,7 @@ fn production_names_each_setting_that_is_not_good_enough() {
         ("log", "{events: {to: off}}", "log.events.to", "nobody hears"),
         ("upstream_defaults", "{tls: {verify: false}}", "upstream_defaults.tls.verify", "pose as the app"),
         ("upstreams", unverified, "upstreams.app.tls.verify", "pose as the app"),
+        ("upstreams", "{a: {servers: http://a, breaker: off}}", "upstreams.a.breaker", "is off"),
         ("client", everyone, "client.trusted_proxies", "trusts everyone"),
         ("client", halves, "client.trusted_proxies", "trusts everyone"),
         ("cors", "{allowed_origins: ['*']}", "cors.allowed_origins", "any site"),

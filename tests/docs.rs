@@ -166,13 +166,14 @@ fn every_key_stands_in_the_shipped_settings() {
     let (mut known, mut path) = (BTreeSet::new(), Vec::new());
     keys(&schema, &schema, &mut path, &mut known);
     let written = written_keys();
-    // A route's overrides are the top level's keys, shown there, and an upstream's are those of its defaults; the keys of
-    // each limit are shown once.
+    // A route's overrides are the top level's keys, shown there, and an upstream's are those of its defaults or of the top
+    // level; the keys of each limit are shown once.
     let default = |key: &[String]| [&["upstream_defaults".to_owned()], key].concat();
     let shown = |key: &&Vec<String>| {
         written.iter().any(|written| fits(key, written))
             || (key[0] == "routes" && key.len() > 1 && known.contains(&key[1..]))
             || (key[0] == "upstreams" && key.len() > 2 && known.contains(&default(&key[2..])))
+            || (key[0] == "upstreams" && key.len() > 3 && known.contains(&key[2..]))
     };
     let missing: Vec<_> = known.iter().filter(|key| !shown(key)).map(|key| key.join(".")).collect();
     assert!(missing.is_empty(), "not in conf/tidegate.yaml: {missing:?}");

@@ -359,19 +359,22 @@ async fn secrets_are_found_nowhere() {
         }
     })
     .await;
-    let gate = gate(upstream.address(), "");
+    let places = "client: {key_headers: [x-api-key, x-customer], key_parameters: [key, customer]}\n";
+    let gate = gate(upstream.address(), places);
     let secrets = |ask: Ask| {
         ask.field("authorization", format!("Bearer {word}"))
             .field("x-api-key", word)
             .field("cookie", format!("session_id={word}; other={word}"))
+            .field("x-customer", word)
             .field("x-session-id", word)
             .field("x-device-id", word)
             .field("x-anything", word)
             .field("user-agent", format!("agent (Bearer {key}) {key}"))
-            .field("referer", format!("http://localhost/{key}?token={word}"))
+            .field("referer", format!("http://localhost/{key}?token={word}&customer={word}"))
     };
-    let query =
-        format!("?key={word}&api_key={word}&token={word}&access_token={word}&password={word}&q={key}");
+    let query = format!(
+        "?key={word}&api_key={word}&token={word}&access_token={word}&password={word}&customer={word}&q={key}"
+    );
     let body = format!(r#"{{"message":"{word} {key}","api_key":"{word}","{word}":1,"sessionId":"{word}"}}"#);
     let twice = format!(r#"{{"{word}":1,"{word}":2}}"#);
     let long = format!(r#"{{"message":"{}"}}"#, word.repeat(400));

@@ -14,7 +14,7 @@ use crate::guard::limits::LimitView;
 use crate::observe::BreakerView;
 use crate::observe::audit::{Act, Actor, AuditError, Began, Outcome};
 use crate::proxy::{NotDone, NotSwitched, Whom};
-use crate::state::switches::Maintenance;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::state::{Ban, Subject};
 use crate::upstream::breaker::Mode;
 
@@ -189,7 +189,8 @@ impl Order {
 fn not_switched(why: NotSwitched) -> (StatusCode, String) {
     let status = match why {
         NotSwitched::NoSuchUpstream(_) => StatusCode::NOT_FOUND,
-        NotSwitched::NotKept(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        NotSwitched::Unchanged(Unchanged::HandedOver) => StatusCode::SERVICE_UNAVAILABLE,
+        NotSwitched::Unchanged(Unchanged::NotKept(_)) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, why.to_string())
 }

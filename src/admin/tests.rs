@@ -15,7 +15,7 @@ use crate::config::Rate;
 use crate::observe::audit::{Act, Audit, AuditError, Began, Outcome};
 use crate::observe::{Ailment, AilmentKind, BreakerView};
 use crate::proxy::{NotDone, NotSwitched, Whom};
-use crate::state::switches::Maintenance;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::state::{Clock, Subject, Timestamp};
 use crate::upstream::breaker::Mode;
 
@@ -89,7 +89,7 @@ impl Controls for Gate {
     }
 
     fn maintain(&self, _: Option<Maintenance>, _: IpAddr) -> Result<(), NotSwitched> {
-        Err(NotSwitched::NotKept(std::io::Error::other("the disk is full")))
+        Err(NotSwitched::Unchanged(Unchanged::NotKept(std::io::Error::other("the disk is full"))))
     }
 
     fn keeps_switches(&self) -> bool {

@@ -1,14 +1,14 @@
 //! `tidegate audit`: reads what operators did, and finds what was done to that. Needs no running gate.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::environment;
 use crate::config::{Config, Overrides, Span};
 use crate::observe::audit::{Row, read};
+use crate::state::Clock;
 
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
@@ -48,8 +48,8 @@ impl std::str::FromStr for Since {
     fn from_str(text: &str) -> Result<Self, String> {
         let micros = |time: u128| Self(u64::try_from(time).unwrap_or(u64::MAX));
         if let Ok(span) = text.parse::<Span>() {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            return Ok(micros(now.saturating_sub(span.duration()).as_micros()));
+            let now = u128::from(Clock::system().now().as_micros());
+            return Ok(micros(now.saturating_sub(span.duration().as_micros())));
         }
         let point: jiff::Timestamp =
             text.parse().map_err(|_| "a time such as 24h, 30d or 2026-03-01T12:00:00Z is wanted")?;
@@ -78,7 +78,7 @@ impl AuditCommand {
     }
 }
 
-fn list(state_dir: &std::path::Path, json: bool, since: u64) -> Result<(), String> {
+fn list(state_dir: &Path, json: bool, since: u64) -> Result<(), String> {
     // Of an act whose outcome is known, only that is shown.
     let mut open: HashMap<u64, usize> = HashMap::new();
     let mut rows: Vec<Option<Row>> = Vec::new();
@@ -124,7 +124,7 @@ fn sentence(row: &Row) -> String {
     line + ")"
 }
 
-fn verify(state_dir: &std::path::Path) -> Result<(), String> {
+fn verify(state_dir: &Path) -> Result<(), String> {
     let chain = read(state_dir, |_| ()).map_err(|why| format!("the audit is broken: {why}"))?;
     let Some(head) = chain.head else {
         println!("the audit is empty");

@@ -11,6 +11,8 @@ use super::resolve::nearest;
 use super::routes::RouteEntry;
 use super::{Config, ConfigError, ConfigErrors, from_node, from_node_at};
 
+const NO_BREAKER: &str = "is off: a failing app is called on and on";
+
 /// What a check found. Expects settings that [`resolve`](Config::resolve).
 #[derive(Debug, Default)]
 pub struct Production {
@@ -65,6 +67,10 @@ impl Config {
             let written = self.server.at(&["upstreams", name, "tls", "verify"]);
             if written.is_some_and(|node| from_node::<bool>(node).is_ok_and(|verify| !verify)) {
                 unverified(format!("upstreams.{name}.tls.verify"), found);
+            }
+            let breaker = self.server.at(&["upstreams", name, "breaker"]);
+            if breaker.is_some_and(|node| node.switch() == Some(false)) {
+                found.must(format!("upstreams.{name}.breaker"), NO_BREAKER, "remove it");
             }
         }
     }

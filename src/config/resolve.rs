@@ -26,7 +26,7 @@ use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore};
-use crate::upstream::{Upstream, breaker, retry};
+use crate::upstream::{Failures, Upstream};
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -51,10 +51,6 @@ pub struct Settings {
     pub bans: Option<Arc<bans::Policy>>,
     /// When limits are tightened; `None`: never.
     pub reputation: Option<reputation::Policy>,
-    /// When upstreams are left alone; `None`: only by hand.
-    pub breaker: Option<breaker::Policy>,
-    /// When calls are tried again; `None`: never.
-    pub retries: Option<retry::Policy>,
     /// Path of the status endpoint.
     pub status_path: Option<Box<str>>,
     /// Logs.
@@ -192,18 +188,17 @@ impl Config {
         let made = running.map(|running| &running.client.secret).filter(|key| key.is_made());
         let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
         let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
-        let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
         let bans = file.bans.as_option().map(bans::Policy::build).transpose().map_err(misset)?;
         let reputation =
             file.reputation.as_option().map(reputation::Policy::build).transpose().map_err(misset)?;
-        let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
+        let failures = Failures::build(&file.breaker, &file.retries).map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         let defaults: RouteFile = from_node(&self.defaults)?;
         let timeouts = Timeouts::build(&defaults.timeouts)
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
         let known = running.map_or(&[][..], |running| &running.upstreams);
-        let mut upstreams = Upstreams::read(&file, &self.server, clock, known)?;
+        let mut upstreams = Upstreams::read(&file, failures, (&self.server, &self.defaults), clock, known)?;
         let mut bodies = BodyGuards::over(running.map(|running| &running.bodies));
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
@@ -242,8 +237,6 @@ impl Config {
             timeouts,
             bans: bans.map(Arc::new),
             reputation,
-            breaker,
-            retries,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
@@ -368,7 +361,7 @@ fn client_rules(file: &ServerFile, made: Option<&DigestKey>) -> Result<ClientRul
     let device = header_names("client.device_header", std::slice::from_ref(&client.device_header))?;
     Ok(ClientRules {
         trusted_proxies: client.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
-        key_headers: header_names("client.key_headers", &client.key_headers)?,
+        key_headers: key_headers(&client.key_headers)?,
         key_parameters: boxed(&client.key_parameters),
         session_cookies: boxed(&client.session_cookies),
         session_headers: header_names("client.session_headers", &client.session_headers)?,
@@ -385,6 +378,26 @@ fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<Diges
         (None, None) => DigestKey::make().ok_or_else(|| {
             ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned())
         }),
+    }
+}
+
+/// Header fields whose values are logged: a key that stands in one would be, too.
+const LOGGED: [HeaderName; 4] = [
+    http::header::HOST,
+    http::header::USER_AGENT,
+    http::header::REFERER,
+    HeaderName::from_static("x-request-id"),
+];
+
+fn key_headers(names: &[String]) -> Result<Vec<HeaderName>, Fault> {
+    let key = "client.key_headers";
+    let names = header_names(key, names)?;
+    match names.iter().find(|name| LOGGED.contains(name)) {
+        Some(name) => Err((
+            key.to_owned(),
+            format!("{name} can't carry a key: its value is logged; choose another field"),
+        )),
+        None => Ok(names),
     }
 }
 

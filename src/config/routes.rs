@@ -8,7 +8,7 @@ use super::bodies::{BodyGuards, BodyParts};
 use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
 use super::upstreams::Upstreams;
-use super::{ConfigError, ConfigErrors, Node, from_node_at};
+use super::{ConfigError, ConfigErrors, Node, from_node_at, merge};
 use crate::guard::authority::Authority;
 use crate::guard::limits::counted_fields;
 use crate::guard::mode::Observed;
@@ -18,7 +18,7 @@ use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::proxy::stream::Streams;
-use crate::proxy::timeouts::Timeouts;
+use crate::proxy::timeouts::{self, Timeouts};
 use crate::upstream::Upstream;
 
 /// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
@@ -59,7 +59,8 @@ impl RouteBuilder<'_> {
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
         let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
-        let timeouts = Timeouts::build(&file.timeouts)
+        let of_upstream = upstreams.timeouts_of(&upstream).map(|own| self.timeouts_over(own)).transpose()?;
+        let timeouts = Timeouts::build(of_upstream.as_ref().unwrap_or(&file.timeouts))
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let streams = Streams::build(&file.streams)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
@@ -111,6 +112,15 @@ impl RouteBuilder<'_> {
         }
         let built = Fallback::build(config, upstream);
         built.map(Some).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
+    }
+
+    /// Times that the route allows: what it says itself counts before what its upstream says, and that before the defaults.
+    fn timeouts_over(&self, upstream: &Node) -> Result<timeouts::Config, ConfigErrors> {
+        let base = self.entry.merged.get("timeouts");
+        let whole = base.map_or_else(|| upstream.clone(), |base| merge(base, upstream));
+        let own = self.entry.overrides.get("timeouts");
+        let whole = own.map_or_else(|| whole.clone(), |own| merge(&whole, own));
+        from_node_at(&format!("{}.timeouts", self.entry.path(self.index)), &whole)
     }
 
     fn guards(&self, name: &str, file: RouteFile, bodies: &mut BodyGuards) -> Result<Guards, ConfigError> {

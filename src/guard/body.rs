@@ -1,6 +1,12 @@
 //! The guard of bodies: the shape of JSON and forms (V1), the length of their texts (V2), what these hold (V3), all in one
 //! walk; and the session that they name.
 
+mod as_json;
+mod as_parts;
+#[cfg(test)]
+mod properties;
+mod seen;
+
 use std::cell::RefCell;
 
 use serde::Deserialize;
@@ -12,6 +18,10 @@ use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Sink,
 use super::text::{self, TextFields, ValueFields, Values};
 use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::Api;
+
+pub use as_json::Hold;
+pub(super) use as_parts::PartField;
+pub use seen::TextSeen;
 
 /// Shape caps, as written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
@@ -30,6 +40,8 @@ pub struct Syntax {
     pub json: bool,
     /// A form, as declared or by its looks.
     pub form: bool,
+    /// How it is held to JSON's grammar.
+    pub hold: Hold,
 }
 
 /// The guard, as run.
@@ -50,6 +62,8 @@ pub struct Findings {
     pub rewritten: Option<Vec<u8>>,
     /// What was found in its texts.
     pub seen: Sightings,
+    /// Whether it only began as JSON does, and is something else.
+    pub other: bool,
 }
 
 /// Working memory of the walks.
@@ -71,7 +85,7 @@ thread_local! {
 /// What one walk brought to light.
 #[derive(Default)]
 pub(super) struct Walked {
-    named: Values,
+    pub(super) named: Values,
     pub(super) outcome: Outcome,
 }
 
@@ -120,7 +134,9 @@ impl BodyGuard {
     ) -> Result<Findings, Refusal> {
         let mut findings = Findings::default();
         if syntax.json {
-            let walked = self.check_json(body, api, noted)?;
+            let walked = self.check_json(body, syntax.hold, api, noted)?;
+            findings.other = walked.is_none();
+            let walked = walked.unwrap_or_default();
             findings.named = walked.named;
             self.observed.judge(Guard::Sanitize, findings.take(body, walked.outcome), noted)?;
         }
@@ -136,7 +152,13 @@ impl BodyGuard {
         Ok(findings)
     }
 
-    fn check_json(&self, body: &[u8], api: Option<Api>, noted: &mut Noted) -> Result<Walked, Refusal> {
+    /// One walk over one JSON value; a `Fault` where it is none.
+    fn walk_json(
+        &self,
+        body: &[u8],
+        api: Option<Api>,
+        noted: &mut Noted,
+    ) -> Result<Result<Walked, json::Fault>, Refusal> {
         let set = self.fields.of(api);
         let mut reading = set.reading();
         SCRATCH.with_borrow_mut(|Scratch { json, parts, decoded, .. }| {
@@ -157,29 +179,15 @@ impl BodyGuard {
                     return;
                 };
                 looked_at = Some(found.span.start);
-                if text.has_escapes() {
-                    decoded.clear();
-                    text.decode_into(decoded);
-                    texts.add(target, found.part_of, found.span, decoded);
-                } else {
-                    texts.add(target, found.part_of, found.span, text.raw());
-                }
+                texts.add_written(target, found.part_of, found.span, text, decoded);
             };
-            let scanned = json::scan(body, &self.caps, set.rules(), json, &mut visit).map_err(|fault| {
-                let setting = match fault.kind {
-                    json::FaultKind::TooDeep { .. } => "json.depth",
-                    json::FaultKind::TooManyMembers { .. } => "json.members",
-                    _ => "",
-                };
-                Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
-            });
-            if self.observed.judge(Guard::Json, scanned, noted)?.is_none() {
-                return Ok(Walked::default());
+            if let Err(fault) = json::scan(body, &self.caps, set.rules(), json, &mut visit) {
+                return Ok(Err(fault));
             }
             self.observed.judge(Guard::Text, reading.check(), noted)?;
             let outcome = texts.finish();
             decoded.shrink_to(KEPT);
-            Ok(Walked { named: reading.into_named(), outcome })
+            Ok(Ok(Walked { named: reading.into_named(), outcome }))
         })
     }
 
@@ -251,18 +259,12 @@ pub(super) fn threat(what: &str, seen: &Sightings) -> Refusal {
 }
 
 #[cfg(test)]
-mod properties;
-mod seen;
-
-pub use seen::TextSeen;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use crate::guard::text::{ChatConfig, KindConfig};
 
-    const JSON: Syntax = Syntax { json: true, form: false };
-    const FORM: Syntax = Syntax { json: false, form: true };
+    const JSON: Syntax = Syntax { json: true, form: false, hold: Hold::Strict };
+    const FORM: Syntax = Syntax { json: false, form: true, hold: Hold::Strict };
 
     fn list(fields: &[&str]) -> Vec<String> {
         fields.iter().map(|f| (*f).to_owned()).collect()
@@ -363,7 +365,7 @@ mod tests {
     /// `curl -d '{…}'` says form and means JSON: each reader must find what it would read, and the `%` in prose must pass.
     #[test]
     fn a_body_may_be_json_and_form() {
-        let both = Syntax { json: true, form: true };
+        let both = Syntax { json: true, form: true, hold: Hold::Strict };
         assert_eq!(refused(r#"{"message":"9 %"}"#, both, None), None);
         assert_eq!(refused(r#"{"message":"123456"}"#, both, None), Some(Reason::TextTooLong));
         assert_eq!(refused(r#"{"x":"&message=123456"}"#, both, None), Some(Reason::TextTooLong));

@@ -8,7 +8,7 @@ use http::{HeaderValue, response};
 use prometheus::Histogram;
 
 use super::body::{BodyGuard, Findings, Syntax};
-use super::caps::Caps;
+use super::caps::{BodyKind, Caps};
 use super::cidr::Addresses;
 use super::concurrency::Concurrency;
 use super::cors::{Cors, Preflight};
@@ -21,7 +21,7 @@ use super::mode::{Guard, Noted, Observed};
 use super::origin::OriginGuard;
 use super::security_headers::{Author, Circumstances, SecurityHeaders};
 use super::target::TargetFindings;
-use super::uploads::{Upload, Uploads};
+use super::uploads::{FormTexts, Upload, Uploads};
 use super::{Fault, Head, Refusal, Verdict};
 use crate::config::file::RouteFile;
 use crate::observe::metrics::Metrics;
@@ -73,7 +73,7 @@ way! {
     Origin = "origin", "state-changing requests from foreign pages",
         "before they count against the victim's limits";
     Cors = "cors", "preflights", "answered here; they carry no credentials and change nothing";
-    Concurrency = "concurrency", "requests in flight",
+    Concurrency = "concurrency", "requests in flight; streams apart, as soon as one is known as such",
         "local, and given back at the end: taken before what is not";
     AddressLimits = "limits of the address", "first transaction",
         "stands whatever follows, or refusals would be free probes";
@@ -84,8 +84,8 @@ way! {
     Body = "body", "read once, under a cap and a deadline", "only where it is inspected, only if the head passed";
     Texts = "json, form, text, sanitize", "shape, lengths, what texts hold, in one walk",
         "before anything is drawn from what others share";
-    Uploads = "uploads", "form of multipart bodies, names, types and sizes of files",
-        "where there is no JSON: 64 KiB before the upstream hears of it, the rest as it streams";
+    Uploads = "uploads", "form of multipart bodies, names, types and sizes of files, texts beside them",
+        "where there is no JSON: forms of usual size and else 64 KiB before the upstream hears of it, the rest as it streams";
     Breaker = "breaker", "an upstream that keeps failing",
         "local, and given back: a call that can't be made draws on no limit of a user";
     Limits = "duplicates, loops, all other limits", "second transaction",
@@ -271,8 +271,10 @@ impl Guards {
     }
 
     /// What is to look at a body which is no JSON, if anything is.
-    pub fn begin_upload(&self, head: &Head<'_>) -> Result<Option<Upload>, Refusal> {
-        self.uploads.as_ref().map(|uploads| uploads.begin(head)).transpose()
+    pub fn begin_upload(&self, head: &Head<'_>, api: Option<Api>) -> Result<Option<Upload>, Refusal> {
+        let Some(uploads) = &self.uploads else { return Ok(None) };
+        let texts = FormTexts { guard: self.body.clone(), api, cap: self.caps.body(BodyKind::Json) };
+        uploads.begin(head, texts).map(Some)
     }
 
     /// The response guards.

@@ -3,12 +3,13 @@
 //! What protects the gate itself is no matter of mode: hygiene, paths, caps on connections and bodies, deadlines, memory,
 //! breakers. Nor is maintenance, which somebody switched on.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Refusal;
+use super::sanitize::Sightings;
 pub use super::trail::Noted;
 
 /// What the guards of a route do.
@@ -69,8 +70,17 @@ guards! {
     Concurrency = "concurrency",
 }
 
-/// The same, of a guard that looks on while the body streams.
-pub type NotedLate = Arc<OnceLock<Refusal>>;
+/// What comes of a body while it streams, for when the request is written down.
+#[derive(Debug, Default)]
+pub struct Late {
+    /// What was not refused because its guard only observes.
+    pub noted: Noted,
+    /// What was found in its texts.
+    pub seen: Sightings,
+}
+
+/// The same, shared with who hands the body on.
+pub type NotedLate = Arc<Mutex<Late>>;
 
 /// The guards of a route that only observe: a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

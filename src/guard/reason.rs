@@ -158,6 +158,8 @@ reasons! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many requests in flight for this subject.
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
+    /// Too many streams are open for this subject.
+    StreamLimited = "stream_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many connections are open, in total or from this address.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
     /// The caller is banned. As an event: has just been banned.
@@ -166,7 +168,7 @@ reasons! {
     LoginFailed = "login_failed", UNAUTHORIZED, Some(AuthFailed);
     /// A token was presented on the admin port, and it is not the admin token.
     AdminTokenRefused = "admin_token_refused", UNAUTHORIZED, Some(AuthFailed);
-    /// Too many requests in flight in total.
+    /// Too many requests in flight, or streams open, in total.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
     /// The store of limits can't be asked.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, None;

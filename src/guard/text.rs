@@ -45,9 +45,9 @@ pub struct KindConfig {
 
 /// Fields by the kind of call, as run.
 pub struct TextFields {
-    unknown: FieldSet,
+    /// Of webhooks, and of calls to no API that is known.
+    any: FieldSet,
     chat: FieldSet,
-    webhook: FieldSet,
     model: FieldSet,
     speech: FieldSet,
 }
@@ -135,9 +135,9 @@ impl TextFields {
         let to_chat = sanitize.map(|config| config.chat);
         let to_model = sanitize.map(|config| config.model);
         Ok(Self {
-            unknown: set(&[(typed, to_chat), (sent, to_model)])?,
+            // A page may show what no model is known to read: `/prompt` of a home-made app is typed by a person, too.
+            any: set(&[(typed, to_chat), (sent, to_chat)])?,
             chat: set(&[(typed, to_chat), (on_chats, to_chat), (sent, to_chat)])?,
-            webhook: set(&[(typed, to_chat), (sent, to_chat)])?,
             model: set(&[(typed, to_model), (sent, to_model)])?,
             speech: set(&[(spoken, sanitize.map(|config| config.speech))])?,
         })
@@ -146,8 +146,7 @@ impl TextFields {
     /// The fields of a call to `api`, or to no API that is known.
     pub fn of(&self, api: Option<Api>) -> &FieldSet {
         match (api, api.map(Api::text_kind)) {
-            (_, None) => &self.unknown,
-            (Some(Api::Webhook), _) => &self.webhook,
+            (_, None) | (Some(Api::Webhook), _) => &self.any,
             (_, Some(TextKind::Chat)) => &self.chat,
             (_, Some(TextKind::Model)) => &self.model,
             (_, Some(TextKind::Speech)) => &self.speech,

@@ -135,6 +135,15 @@ impl Deref for Noted {
     }
 }
 
+impl IntoIterator for Noted {
+    type Item = Refusal;
+    type IntoIter = std::vec::IntoIter<Refusal>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.refusals.into_iter()
+    }
+}
+
 impl DerefMut for Noted {
     fn deref_mut(&mut self) -> &mut Vec<Refusal> {
         &mut self.refusals

@@ -57,6 +57,7 @@ use crate::state::clock::Timestamp;
 
 use callers::Callers;
 use metrics::Metrics;
+use redact::KeyNames;
 use sessions::Sessions;
 use writer::{Log, Writer};
 
@@ -70,6 +71,8 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// Query without `?`, as received; secret values are masked before they are written.
     pub query: Option<&'a str>,
+    /// Parameters of it that carry keys, besides those whose names say so.
+    pub keys: KeyNames<'a>,
     /// Host asked for, as received; empty if none was given.
     pub host: &'a str,
     /// Protocol version.

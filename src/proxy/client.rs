@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use ipnet::IpNet;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use crate::observe::redact::KeyNames;
 use crate::state::{Kind, Subject};
 
 /// A keyed 128-bit digest that stands for a user, session, device or tenant wherever one is counted or logged.
@@ -162,6 +163,11 @@ impl ClientRules {
         let class = if user.is_some() { ClientClass::Keyed } else { ClientClass::Anonymous };
         let tenant = claims.authority.map(host_name).unwrap_or_default();
         Client { peer, trusted_peer, address, https, tenant, user, session, device, class }
+    }
+
+    /// The parameters that carry keys, for the logs.
+    pub fn key_names(&self) -> KeyNames<'_> {
+        KeyNames::of(&self.key_parameters)
     }
 
     /// Sets the session named in the body, where neither cookie nor header named one.

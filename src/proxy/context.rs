@@ -17,7 +17,7 @@ use crate::guard::sanitize::Sightings;
 use crate::guard::text::Values;
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::{Carriage, Fallback};
-use crate::server::InFlight;
+use crate::server::{Alarm, InFlight};
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
 use crate::state::claim::{ClaimKey, KeptAnswer};
@@ -99,6 +99,8 @@ pub struct Context {
     pub began: Timestamp,
     /// Id in logs and towards client and upstream.
     pub request_id: HeaderValue,
+    /// Its `Content-Length`.
+    pub declared: Option<u64>,
     /// Set once the head was understood.
     pub routed: Option<Routed>,
     /// Shape in which its client reads errors.
@@ -145,8 +147,10 @@ pub struct Context {
     pub admission: Option<Admission>,
     /// Memory that its body holds.
     pub held: Option<Held>,
-    /// Places taken among the requests in flight.
+    /// Places taken among the requests in flight, or, by a stream, among the streams.
     pub places: Option<Places>,
+    /// The connection's timer.
+    pub alarm: Alarm,
     /// Counts this request as in flight in the server.
     pub in_flight: Option<InFlight>,
 }

@@ -36,7 +36,7 @@ impl Gate {
             return Ok(());
         }
         match self.admissions.draw(draws.as_slice()).await.map_err(unavailable)? {
-            Decision::Granted { .. } => Ok(()),
+            Decision::Granted => Ok(()),
             Decision::Denied(denial) => Err(refusal(draws, denial)),
         }
     }
@@ -72,7 +72,7 @@ impl Gate {
             return Ok(None);
         }
         match self.admissions.admit(demand).await.map_err(unavailable)? {
-            Admitted::Granted { admission, .. } => Ok(Some(admission)),
+            Admitted::Granted(admission) => Ok(Some(admission)),
             Admitted::Denied(Denial::Claimed { claim, by }) => Err(NotAdmitted::Claimed(claim, by)),
             Admitted::Denied(denial) => Err(refusal(draws, denial).into()),
         }

@@ -2,7 +2,9 @@
 
 use super::Gate;
 use crate::guard::Reason;
+use crate::guard::concurrency::Concurrency;
 use crate::observe::{Ailment, AilmentKind, Totals};
+use crate::state::Subject;
 
 impl Gate {
     /// What is wrong now; nothing, if all is well.
@@ -37,7 +39,10 @@ impl Gate {
         for (kind, count, what) in counted.into_iter().filter(|(_, count, _)| *count > 0) {
             found.push(Ailment::new(kind, format!("In the last minute {count} {what}.")));
         }
-        let in_flight = live.fallback().map_or(u64::MAX, |guards| guards.concurrency.total().into());
+        let of_all = |max: fn(&Concurrency) -> u32| {
+            live.fallback().map_or(u64::MAX, |guards| max(&guards.concurrency).into())
+        };
+        let (in_flight, streams) = (of_all(Concurrency::total), of_all(Concurrency::streams_total));
         let (settling, settle_slots) = self.settler.slots();
         let near = [
             Ailment::near(
@@ -46,6 +51,13 @@ impl Gate {
                 self.stop.in_flight(),
                 in_flight,
                 "concurrency.total",
+            ),
+            Ailment::near(
+                AilmentKind::StreamsNearLimit,
+                "streams",
+                self.streams.count(Subject::global()).into(),
+                streams,
+                "concurrency.streams.total",
             ),
             Ailment::near(
                 AilmentKind::ConnectionsNearLimit,

@@ -4,6 +4,7 @@
 pub mod api;
 mod body;
 mod body_memory;
+mod call;
 pub mod client;
 mod context;
 mod draw;
@@ -46,6 +47,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tokio::sync::Notify;
 use tracing::warn;
 
 pub use context::Context;
@@ -66,6 +68,7 @@ use crate::state::reputation::Reputations;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
 use crate::state::{AnyStore, Clock};
+use crate::upstream::Upstream;
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
@@ -84,12 +87,14 @@ pub struct Gate {
     timers: Timers,
     inflight: Arc<Inflight>,
     reputations: Reputations,
+    streams: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
-    switches: Switches,
+    switches: Arc<Switches>,
     audit: Audit,
     maintenance: ArcSwapOption<Maintenance>,
+    changed: Notify,
     watch: Mutex<Watch>,
 }
 
@@ -105,7 +110,7 @@ impl Gate {
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
-        switches: Switches,
+        switches: Arc<Switches>,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
         let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
@@ -133,11 +138,13 @@ impl Gate {
             watch,
             inflight: Arc::new(Inflight::new()),
             reputations,
+            streams: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,
             switches,
             audit,
+            changed: Notify::new(),
         })
     }
 
@@ -152,7 +159,16 @@ impl Gate {
         let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
         let positions = self.switches.positions();
         let metrics = self.observer.metrics();
-        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
+        let live = Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions));
+        let before = self.live.swap(live.clone());
+        let stays = |upstream: &Arc<Upstream>| live.upstreams.iter().any(|new| Arc::ptr_eq(new, upstream));
+        before.upstreams.iter().filter(|upstream| !stays(upstream)).for_each(|upstream| upstream.retire());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when other settings were put in force: new upstreams want to be tended.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What the settle actor has done.
@@ -195,18 +211,18 @@ impl Gate {
 
 #[async_trait]
 impl ProxyHttp for Shared {
-    type CTX = Context;
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         entry::handed_on().unwrap_or_else(|| self.0.context())
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<()> {
         self.0.govern(session, ctx);
         Ok(())
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         self.0.peer(session, ctx)
     }
 
@@ -214,7 +230,7 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.rewrite_request(head, ctx)
     }
@@ -223,7 +239,7 @@ impl ProxyHttp for Shared {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.dress_passthrough(session, head, ctx)
     }
@@ -232,22 +248,27 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         self.0.note_unreachable(ctx, error)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         self.0.fail(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.0.record(session, error, ctx);
         self.0.draw_flown(session, ctx).await;
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         true
     }
 }

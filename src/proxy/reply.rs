@@ -71,7 +71,9 @@ impl Reply {
             reply.quota_fields(quota);
         } else if let Some(wait) = refusal.retry_after {
             reply.wait_fields(wait);
-        } else if reason.status() == StatusCode::SERVICE_UNAVAILABLE || reason == Reason::ConcurrencyLimited {
+        } else if reason.status() == StatusCode::SERVICE_UNAVAILABLE
+            || matches!(reason, Reason::ConcurrencyLimited | Reason::StreamLimited)
+        {
             reply.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         }
         reply

@@ -90,16 +90,18 @@ impl Gate {
 
     /// Counts one more; answers how many there are.
     async fn count(&self, limit: &LimitSpec, subject: Subject) -> u64 {
-        match self.admissions.draw(&[Draw::one(limit, subject)]).await {
-            Ok(Decision::Granted { standings }) => {
-                standings.first().map_or(0, |standing| standing.max - standing.remaining)
-            }
-            Ok(Decision::Denied(_)) => most(limit),
-            Err(error) => {
-                warn!(%error, "a strike could not be counted");
-                0
-            }
-        }
+        let draws = [Draw::one(limit, subject)];
+        let counted = match self.admissions.draw(&draws).await {
+            Ok(Decision::Granted) => self.admissions.standings(&draws).await.map(|standings| {
+                standings.first().map_or(0, |standing| standing.max.saturating_sub(standing.remaining))
+            }),
+            Ok(Decision::Denied(_)) => Ok(most(limit)),
+            Err(error) => Err(error),
+        };
+        counted.unwrap_or_else(|error| {
+            warn!(%error, "a strike could not be counted");
+            0
+        })
     }
 
     async fn place(&self, ctx: &Context, offender: &Offender<'_>, ban: Ban, limit: &LimitSpec) {

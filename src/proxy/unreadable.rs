@@ -49,6 +49,7 @@ impl Gate {
             method: &head.method.and_then(|method| Method::from_bytes(method).ok()).unwrap_or_else(unknown),
             path: path.as_ref().map_or("-", NormalPath::as_str),
             query: query.as_deref(),
+            keys: ctx.live.client.key_names(),
             host: &head.field("host").map(lossy).unwrap_or_default(),
             version: Version::HTTP_11,
             status: session.response_written().map(|head| head.status),

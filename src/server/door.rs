@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
@@ -207,7 +208,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
         match self.admit(peer) {
             Ok(places) => {
                 let tenure = Tenure::new(Some(places), peer, self);
-                let io = GateIo::new(io, self.caps.head, tenure);
+                let io = GateIo::new(io, self.caps.head, self.caps.idle, tenure);
                 self.app.process_new(Box::new(io), shutdown).await;
             }
             Err(why) => {
@@ -242,15 +243,21 @@ struct Marked<A> {
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Marked<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    // Without a future of its own: it would only be a box around the app's.
+    fn process_new_http<'life0, 'life1, 'async_trait>(
+        self: &'life0 Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'life1 ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
         if let Some(io) = client_stream(&session) {
             io.expect_head();
         }
-        self.app.process_new_http(session, shutdown).await
+        self.app.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -106,13 +106,8 @@ impl Drop for Admission {
 /// What a demand that must be settled is answered.
 #[derive(Debug)]
 pub enum Admitted {
-    /// All was granted.
-    Granted {
-        /// To hold as long as the request lasts.
-        admission: Admission,
-        /// How each window stands now.
-        standings: Standings,
-    },
+    /// All was granted: to hold as long as the request lasts.
+    Granted(Admission),
     /// Nothing was taken.
     Denied(Denial),
 }
@@ -150,7 +145,7 @@ impl<S: Store> Admissions<S> {
         let claims = !demand.claims.is_empty();
         let mut admission = Admission { id, outcome: Outcome::NeverSent, spent: None, claims, slot };
         match self.store.admit(&Demand { id: Some(id), ..demand }).await? {
-            Decision::Granted { standings } => Ok(Admitted::Granted { admission, standings }),
+            Decision::Granted => Ok(Admitted::Granted(admission)),
             Decision::Denied(denial) => {
                 admission.slot = None;
                 Ok(Admitted::Denied(denial))

@@ -12,6 +12,7 @@ use clap::Args;
 use super::RunArgs;
 use super::check::print;
 use crate::config::Config;
+use crate::observe::redact::KeyNames;
 use crate::proxy::explain::{Asked, Explained, explain};
 use crate::state::Clock;
 use report::Report;
@@ -50,11 +51,12 @@ impl ExplainArgs {
         warnings.iter().for_each(|warning| eprintln!("tidegate: {warning}"));
         let file = config.resolve(&Clock::system()).map_err(|e| e.to_string())?;
         let request = Request::build(self, &file)?;
+        let key_parameters = file.client.key_parameters.clone();
         drop(file);
         let first = self.take(&config, &request, false)?;
         // Behind a guard that refuses, nothing more is asked: so once more, with refusals that go on.
         let all = first.refusal.is_some().then(|| self.take(&config, &request, true)).transpose()?;
-        let report = Report::of(&config, self.from, &request, first, all);
+        let report = Report::of(&config, self.from, (&request, KeyNames::of(&key_parameters)), first, all);
         if self.json {
             print(&serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?);
         } else {

@@ -12,7 +12,7 @@ use crate::guard::body::TextSeen;
 use crate::guard::chain::Stage;
 use crate::guard::sanitize::{Action, Sink};
 use crate::guard::trail::Step;
-use crate::observe::redact::{redact, redact_query};
+use crate::observe::redact::{KeyNames, redact, redact_query};
 use crate::proxy::explain::{Explained, Forwarded, Understood};
 
 /// Characters of a text that are shown.
@@ -105,13 +105,13 @@ impl Report {
     pub(super) fn of(
         config: &Config,
         from: IpAddr,
-        request: &Request,
+        (request, keys): (&Request, KeyNames<'_>),
         first: Explained,
         all: Option<Explained>,
     ) -> Self {
         let target = match request.target.split_once('?') {
             None => redact(&request.target).into_owned(),
-            Some((path, query)) => format!("{}?{}", redact(path), redact_query(query)),
+            Some((path, query)) => format!("{}?{}", redact(path), redact_query(query, keys)),
         };
         let (answer, forwarded) = (Answer::read(&first.answer), first.forwarded);
         let (understood, steps, texts, limits) = match all {

@@ -8,7 +8,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::super::file::{Level, ServerFile};
-use super::Findings;
+use super::{Findings, NO_BREAKER};
 use crate::guard::hygiene::GetBody;
 use crate::observe::LogTarget;
 
@@ -24,7 +24,7 @@ pub(super) fn check(file: &ServerFile, found: &mut Findings) {
     state(file.state_dir.as_deref(), found);
     seeing(file, found);
     if file.breaker.is_off() {
-        found.must("breaker", "is off: a failing app is called on and on", "remove it");
+        found.must("breaker", NO_BREAKER, "remove it");
     }
     if file.hygiene.get_body == GetBody::Allow {
         let message = "is allow: an app that leaves such a body unread takes it for the next request";

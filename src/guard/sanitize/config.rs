@@ -10,9 +10,9 @@ use crate::config::Named;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Texts typed by people: the fields of `text.chat`; on calls to chats and webhooks those of `text.model` as well.
+    /// Texts that a page may show: the fields of `text.chat` and `text.model`, but on calls to known model APIs.
     pub chat: Target,
-    /// Texts sent by programs: on calls to model APIs, all fields; elsewhere those of `text.model`.
+    /// Texts that a model reads: all fields on calls to known model APIs.
     pub model: Target,
     /// Texts to be spoken: the fields of `text.speech`, on text-to-speech calls.
     pub speech: Target,

@@ -15,6 +15,7 @@ mod css;
 mod elements;
 mod entity;
 mod folding;
+mod glance;
 mod hidden;
 mod kinds;
 mod links;

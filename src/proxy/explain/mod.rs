@@ -5,7 +5,8 @@
 mod memory;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+use tokio::time::Instant;
 
 use super::context::{Context, Routed};
 use super::entry::{Read, read_head};
@@ -35,11 +37,11 @@ use crate::observe::redact::{redact, redact_keys, redact_query};
 use crate::observe::{LogTarget, Observer, ObserverConfig};
 use crate::proxy::client::{ClientClass, canonical};
 use crate::server::door::Tenure;
-use crate::server::{GateIo, Stop};
+use crate::server::{Alarm, GateIo, Stop};
 use crate::state::Clock;
 use crate::state::settle::SettleActor;
 use crate::state::switches::Switches;
-use crate::upstream::RequestBody;
+use crate::upstream::{RequestBody, Wait};
 use memory::Memory;
 
 /// Bytes on their way through memory.
@@ -150,7 +152,7 @@ pub fn explain(mut settings: Settings, asked: &Asked<'_>, goes_on: bool) -> Resu
     let (settler, settle) = started.map_err(|e| e.to_string())?;
     let stop = Arc::new(Stop::new(settings.server.drain));
     let token = AdminToken::nobodys().map_err(|e| e.to_string())?;
-    let gate = Gate::new(settings, token, clock, observer.clone(), settler, stop, switches);
+    let gate = Gate::new(settings, token, clock, observer.clone(), settler, stop, Arc::new(switches));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|e| e.to_string())?;
     for _ in 1..asked.times {
@@ -169,7 +171,8 @@ impl Gate {
         let from = SocketAddr::new(asked.from, PORT);
         let tenure = Tenure::of_nobody(self.observer.clone(), self.clock.clone(), asked.from);
         let stream = Box::new(Memory::new(server, from));
-        let io = GateIo::new(stream, self.live().server.connections.head, tenure);
+        let caps = &self.live().server.connections;
+        let io = GateIo::new(stream, caps.head, caps.idle, tenure);
         let session = ServerSession::new_http1(Box::new(io));
         let (mut reader, mut writer) = split(client);
         let mut answer = Vec::new();
@@ -219,9 +222,11 @@ impl Gate {
             explained.forwarded = trail.forwarded.map(|(head, body)| forwarded(&head, &body, asked, &ctx));
             explained.steps = trail.steps;
             // Looked at while it streamed, by a guard that only observes.
-            let late = ctx.noted_late.as_ref().and_then(|noted| noted.get());
-            let refused = late.map(|late| Some((late.clone(), true)));
-            explained.steps.extend(refused.map(|refused| Step { stage: Stage::Uploads, refused }));
+            if let Some(late) = &ctx.noted_late {
+                let late = late.lock().unwrap_or_else(PoisonError::into_inner);
+                let refused = late.noted.iter().map(|refusal| Some((refusal.clone(), true)));
+                explained.steps.extend(refused.map(|refused| Step { stage: Stage::Uploads, refused }));
+            }
             explained.texts = trail.texts;
         }
         self.record(&session, None, &mut ctx);
@@ -291,7 +296,7 @@ fn forwarded(head: &request::Parts, body: &Bytes, asked: &Asked<'_>, ctx: &Conte
     let fields = head.headers.iter().map(|(name, field)| (name.to_string(), value(name, field)));
     let target = match head.uri.query() {
         None => redact(head.uri.path()).into_owned(),
-        Some(query) => format!("{}?{}", redact(head.uri.path()), redact_query(query)),
+        Some(query) => format!("{}?{}", redact(head.uri.path()), redact_query(query, rules.key_names())),
     };
     let came = asked.bytes.len().checked_sub(asked.body).and_then(|start| asked.bytes.get(start..));
     Forwarded {
@@ -313,7 +318,9 @@ pub(super) async fn show(
 ) -> Ended {
     let (head, body) = request.into_parts();
     let allowed = ctx.timeouts().first_byte;
-    let body = match watch.during(session, body.collect(), allowed).await {
+    let (wait, mut alarm) = (Wait::default(), Alarm::default());
+    let collected = pin!(body.collect());
+    let body = match watch.during(session, collected, (&wait, &mut alarm), Instant::now(), allowed).await {
         Ok(Some(Ok(body))) => body.to_bytes(),
         Ok(_) => Bytes::new(),
         Err(halted) => return halted.into(),

@@ -6,6 +6,7 @@ use super::subjects::NotDone;
 use crate::config::Rate;
 use crate::guard::limits::LimitView;
 use crate::proxy::Gate;
+use crate::state::switches::{Positions, Unchanged};
 use crate::state::{LimitSpec, Window};
 
 impl Gate {
@@ -42,7 +43,7 @@ impl Gate {
             LimitSpec::new(name, windows).map_err(|why| NotDone::Windows(why.to_string()))?;
         }
         let set = |windows: Option<Vec<Rate>>| {
-            let change = |positions: &mut crate::state::switches::Positions| {
+            let change = |positions: &mut Positions| {
                 match windows {
                     Some(windows) => positions.limits.insert(name.into(), windows),
                     None => positions.limits.remove(name),
@@ -51,7 +52,10 @@ impl Gate {
             self.switches.change(change, |_| ())
         };
         let earlier = before.by_hand.then(|| before.windows.clone());
-        set(windows.map(<[Rate]>::to_vec)).map_err(|why| NotDone::NotMade(why.to_string()))?;
+        set(windows.map(<[Rate]>::to_vec)).map_err(|why| match why {
+            Unchanged::HandedOver => NotDone::HandedOver,
+            Unchanged::NotKept(why) => NotDone::NotMade(format!("state_dir can't be written: {why}")),
+        })?;
         if let Err(why) = put_in_force() {
             // Nothing is kept that is not in force.
             let _ = set(earlier);

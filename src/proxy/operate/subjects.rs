@@ -42,6 +42,8 @@ pub enum NotDone {
     NoSuchLimit(String, Vec<String>),
     /// The windows can't be counted.
     Windows(String),
+    /// Another process takes over.
+    HandedOver,
     /// The change could not be kept or put in force, so it was not made.
     NotMade(String),
 }
@@ -53,7 +55,7 @@ impl NotDone {
             Self::Trusted(_) | Self::Exempt(_) => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::NotBanned(_) | Self::NoSuchLimit(..) => StatusCode::NOT_FOUND,
             Self::Windows(_) => StatusCode::BAD_REQUEST,
-            Self::Full | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Store(_) | Self::HandedOver => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotMade(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -78,6 +80,9 @@ impl fmt::Display for NotDone {
                 write!(f, "limit: {name:?} is no limit that counts; known: {}.", known.join(", "))
             }
             Self::Windows(why) => write!(f, "windows: {why}."),
+            Self::HandedOver => {
+                f.write_str("Nothing was changed: another process takes over from this one; ask again.")
+            }
             Self::NotMade(why) => write!(f, "Nothing was changed: {why}."),
         }
     }

@@ -107,6 +107,8 @@ pub struct MemoryStore {
     bans: Bans,
 }
 
+type Shards = SmallVec<[u8; 8]>;
+
 type Locked<'a> = SmallVec<[(u8, MutexGuard<'a, Shard>); 4]>;
 
 /// One window of one draw, on its way through a transaction.
@@ -185,20 +187,23 @@ impl MemoryStore {
         (self.seeds.hash_one(subject.neighbourhood()) >> 56) as u8
     }
 
-    /// Locks the shards of all draws, lowest first, so that no two transactions wait for each other.
-    fn lock(&self, draws: &[Draw<'_>]) -> Locked<'_> {
-        let mut ids: SmallVec<[u8; 8]> = draws.iter().map(|draw| self.shard_of(draw.subject)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
+    /// The shards of all draws, in their order.
+    fn shards_of(&self, draws: &[Draw<'_>]) -> Shards {
+        draws.iter().map(|draw| self.shard_of(draw.subject)).collect()
+    }
+
+    /// Locks the shards, lowest first, so that no two transactions wait for each other.
+    fn lock(&self, mut shards: Shards) -> Locked<'_> {
+        shards.sort_unstable();
+        shards.dedup();
+        shards.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
     }
 
     /// Finds every window of every draw.
-    fn cells<'d>(&self, draws: &'d [Draw<'_>], locked: &Locked<'_>) -> Cells<'d> {
+    fn cells<'d>(&self, draws: &'d [Draw<'_>], shards: &Shards, locked: &Locked<'_>) -> Cells<'d> {
         let mut cells = Cells::new();
-        for (draw, Draw { limit, subject, weight }) in draws.iter().enumerate() {
-            let id = self.shard_of(*subject);
-            let Some(shard) = locked.iter().position(|(other, _)| *other == id) else { continue };
+        for ((draw, Draw { limit, subject, weight }), id) in draws.iter().enumerate().zip(shards) {
+            let Some(shard) = locked.iter().position(|(other, _)| other == id) else { continue };
             for window in limit.sliding() {
                 let key = Key::new(window, *subject);
                 let hash = self.seeds.hash_one(key);
@@ -212,9 +217,10 @@ impl MemoryStore {
     fn decide(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
         let Demand { id, claims, draws, holds } = *demand;
         let (claims, holds) = if id.is_some() { (claims, holds) } else { Default::default() };
+        let shards = self.shards_of(draws);
         // Always in this order.
         let mut claimed = self.claims.lock(claims);
-        let mut locked = self.lock(draws);
+        let mut locked = self.lock(shards.clone());
         let mut accounts = self.accounts.lock(holds);
         // Read under the locks: the marks of a tally must be in the order of time.
         let time = self.clock.now();
@@ -222,7 +228,7 @@ impl MemoryStore {
         if let Some((claim, by)) = claimed.taken(claims, now) {
             return Ok(Decision::Denied(Denial::Claimed { claim, by }));
         }
-        let mut cells = self.cells(draws, &locked);
+        let mut cells = self.cells(draws, &shards, &locked);
         let mut worst = None;
         for at in 0..cells.len() {
             note(&mut worst, check(&cells, at, &mut locked, now));
@@ -240,23 +246,24 @@ impl MemoryStore {
         if let Some(Refusal { standing, retry_after }) = worst {
             return Ok(Decision::Denied(Denial::Limited { standing, retry_after }));
         }
-        let standings = self.commit(&cells, &mut locked, now);
+        self.commit(&cells, &mut locked, now);
         if let Some(id) = id.filter(|_| !claims.is_empty() || !holds.is_empty()) {
             self.claims.take(claims, &mut claimed, now);
             let keys = claims.iter().map(|claim| claim.key).collect();
             self.open.note(id, Taken { claims: keys, holds: accounts.hold(holds, time) });
         }
-        Ok(Decision::Granted { standings })
+        Ok(Decision::Granted)
     }
 
     /// Gives each newcomer a slot: its own, else its network's, else that of the rest, which then may refuse
     /// it.
     fn seat(&self, cells: &mut Cells<'_>, locked: &mut Locked<'_>, now: u64, worst: &mut Option<Refusal>) {
         for at in 0..cells.len() {
-            let pinned = pinned(cells, at);
-            let Some(cell) = cells.get_mut(at).filter(|cell| cell.slot.is_none() && cell.weight > 0) else {
+            if cells.get(at).is_none_or(|cell| cell.slot.is_some() || cell.weight == 0) {
                 continue;
-            };
+            }
+            let pinned = pinned(cells, at);
+            let Some(cell) = cells.get_mut(at) else { continue };
             let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
             let mut subject = cell.subject;
             let mut rank = Rank::Own;
@@ -280,21 +287,12 @@ impl MemoryStore {
         }
     }
 
-    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) -> Standings {
-        let mut standings = Standings::default();
-        for (at, cell) in cells.iter().enumerate() {
-            let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
-            let tally = match cell.slot {
-                Some(slot) if cell.weight > 0 => {
-                    let pinned = pinned(cells, at);
-                    shard.draw(slot, (now, cell.weight), cell.window, self.caps, &pinned, &self.seeds)
-                }
-                Some(slot) => shard.tally(slot),
-                None => None,
-            };
-            standings.push(standing(cell, tally.unwrap_or(&Tally::EMPTY), now));
+    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) {
+        for (at, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.weight > 0) {
+            let (Some((_, shard)), Some(slot)) = (locked.get_mut(cell.shard), cell.slot) else { continue };
+            let pinned = || pinned(cells, at);
+            shard.draw(slot, (now, cell.weight), cell.window, self.caps, pinned, &self.seeds);
         }
-        standings
     }
 }
 
@@ -375,10 +373,11 @@ impl Store for MemoryStore {
     }
 
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
-        let locked = self.lock(draws);
+        let shards = self.shards_of(draws);
+        let locked = self.lock(shards.clone());
         let now = self.clock.now().as_micros();
         let mut standings = Standings::default();
-        for cell in self.cells(draws, &locked) {
+        for cell in self.cells(draws, &shards, &locked) {
             let tally = cell.slot.and_then(|slot| locked.get(cell.shard)?.1.tally(slot));
             standings.push(standing(&cell, tally.unwrap_or(&Tally::EMPTY), now));
         }
@@ -391,8 +390,9 @@ impl Store for MemoryStore {
     }
 
     async fn reset(&self, draws: &[Draw<'_>]) -> Result<(), StoreError> {
-        let mut locked = self.lock(draws);
-        for cell in self.cells(draws, &locked) {
+        let shards = self.shards_of(draws);
+        let mut locked = self.lock(shards.clone());
+        for cell in self.cells(draws, &shards, &locked) {
             if let (Some(slot), Some((_, shard))) = (cell.slot, locked.get_mut(cell.shard)) {
                 shard.clear(slot);
             }

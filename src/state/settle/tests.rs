@@ -37,7 +37,7 @@ struct Scripted {
 impl Store for Scripted {
     async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
         match self.answer {
-            Answer::Grant => Ok(Decision::Granted { standings: Standings::default() }),
+            Answer::Grant => Ok(Decision::Granted),
             Answer::Refuse => self.memory.admit(demand).await,
             Answer::Fail => Err(StoreError::TooManyOpen),
             Answer::Hang => std::future::pending().await,
@@ -119,7 +119,7 @@ fn bed(answer: Answer, failures: usize, capacity: usize) -> Bed {
 impl Bed {
     async fn admit(&self) -> Result<Option<Admission>, StoreError> {
         match self.admissions.admit(Demand::draws(&[Draw::one(&self.shut, Subject::global())])).await? {
-            Admitted::Granted { admission, .. } => Ok(Some(admission)),
+            Admitted::Granted(admission) => Ok(Some(admission)),
             Admitted::Denied(_) => Ok(None),
         }
     }
@@ -274,7 +274,7 @@ fn nothing_stays_open_after_many_threads() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let draws = [Draw::one(limit, Subject::global())];
                 for round in 0..1000 {
-                    let Ok(Admitted::Granted { admission, .. }) =
+                    let Ok(Admitted::Granted(admission)) =
                         runtime.block_on(admissions.admit(Demand::draws(&draws)))
                     else {
                         continue;
@@ -312,7 +312,7 @@ async fn what_somebody_may_wait_for_is_settled_at_once_and_once() {
     for failures in 0..2 {
         let bed = bed(Answer::Grant, failures, 16);
         let demand = Demand { claims: &claims, ..Demand::default() };
-        let Ok(Admitted::Granted { admission, .. }) = bed.admissions.admit(demand).await else {
+        let Ok(Admitted::Granted(admission)) = bed.admissions.admit(demand).await else {
             panic!("granted");
         };
         bed.admissions.settle(admission, Outcome::Declined).await;
