@@ -277,15 +277,12 @@ fn every_command_and_option_is_listed() {
         "unban",
         "bans",
         "top",
-        "limits",
         "limits show",
         "limits reset",
         "limits set",
         "limits auto",
-        "audit",
         "audit list",
         "audit verify",
-        "state",
         "state stats",
     ];
     for command in commands {
