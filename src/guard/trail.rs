@@ -108,7 +108,8 @@ impl Trail {
             Guard::Caps => Some(Stage::Caps),
             Guard::Origin => Some(Stage::Origin),
             Guard::Cors => Some(Stage::Cors),
-            Guard::Concurrency => Some(Stage::Concurrency),
+            // Streams are counted once one is known as such.
+            Guard::Concurrency => Some(Stage::Concurrency).filter(|stage| self.stage <= *stage),
             Guard::Uploads => Some(Stage::Uploads),
             // Asked in several stages.
             Guard::Json
