@@ -11,9 +11,11 @@ pub mod bans;
 pub mod budget;
 pub mod claim;
 pub mod clock;
+mod codec;
 pub mod inflight;
 mod limit;
 mod memory;
+mod record;
 pub mod settle;
 mod subject;
 #[cfg(test)]
