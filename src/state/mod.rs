@@ -12,6 +12,7 @@ pub mod budget;
 pub mod claim;
 pub mod clock;
 mod codec;
+pub mod embedded;
 pub mod inflight;
 mod limit;
 mod memory;
@@ -100,6 +101,8 @@ pub enum StoreError {
     TooManyAccounts,
     /// The settle actor has stopped; nothing can be admitted that needs settling.
     Stopped,
+    /// What would be granted can't be kept: a crash would forget it.
+    NotKept,
 }
 
 impl fmt::Display for StoreError {
@@ -109,6 +112,7 @@ impl fmt::Display for StoreError {
             Self::SettleBacklog => "too many settlements are waiting",
             Self::TooManyAccounts => "too many accounts of budgets are in use",
             Self::Stopped => "settling has stopped",
+            Self::NotKept => "what would be granted can't be kept on the disk",
         })
     }
 }
