@@ -6,7 +6,7 @@ use super::Gate;
 use crate::guard::limits::Draws;
 use crate::guard::{Reason, Refusal};
 use crate::state::admission::{Admission, Admitted};
-use crate::state::{Decision, Demand, Denial, StoreError};
+use crate::state::{Decision, Demand, Denial, Store, StoreError};
 
 /// Told where a request draws more than a window can ever hold: waiting would not help.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,6 +32,13 @@ impl Gate {
             Admitted::Granted { admission, .. } => Ok(Some(admission)),
             Admitted::Denied(denial) => Err(refusal(draws, denial)),
         }
+    }
+}
+
+impl Gate {
+    /// Returns once all that was taken so far would outlive this process: before anything of the request leaves the gate.
+    pub(super) async fn persist(&self) -> Result<(), Refusal> {
+        self.admissions.store().persist().await.map_err(unavailable)
     }
 }
 

@@ -37,6 +37,7 @@ impl Gate {
         for (kind, count, what) in counted.into_iter().filter(|(_, count, _)| *count > 0) {
             found.push(Ailment::new(kind, format!("In the last minute {count} {what}.")));
         }
+        found.extend(self.store().ailment().map(|why| Ailment::new(AilmentKind::StoreFailing, why)));
         let in_flight = live.fallback().map_or(u64::MAX, |guards| guards.concurrency.total().into());
         let (settling, settle_slots) = self.settler.slots();
         let near = [

@@ -306,7 +306,11 @@ impl Gate {
         let head = routed.head(session);
         let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
         let guards = &routed.route.guards;
-        let admitted = self.admit(&guards.limits.body_draws(&drawer)).await;
+        let admitted = match self.admit(&guards.limits.body_draws(&drawer)).await {
+            // With what the head drew: once for both, as that costs a write.
+            Ok(admission) => self.persist().await.map(|()| admission),
+            Err(refusal) => Err(refusal),
+        };
         ctx.admission = guards.observed.judge(Guard::Limits, admitted, &mut ctx.noted)?.flatten();
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod budget;
 pub mod claim;
 pub mod clock;
 mod codec;
+pub mod config;
 pub mod embedded;
 pub mod inflight;
 mod limit;
