@@ -31,6 +31,8 @@ pub(super) struct Journal {
     /// Nothing is written, or something was not and no checkpoint covers it yet.
     ailing: AtomicBool,
     why: RwLock<Option<String>>,
+    /// Why there is no empty file at hand.
+    short: Mutex<Option<String>>,
     bytes: AtomicU64,
     failures: AtomicU64,
     #[cfg(test)]
@@ -132,6 +134,7 @@ impl Journal {
             failed: AtomicBool::new(false),
             ailing: AtomicBool::new(false),
             why: RwLock::new(None),
+            short: Mutex::new(None),
             bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             #[cfg(test)]
@@ -228,6 +231,11 @@ impl Journal {
     /// Why nothing is kept.
     pub(super) fn failure(&self) -> Option<String> {
         self.why.read().clone()
+    }
+
+    /// Why it will not be written for much longer.
+    pub(super) fn shortage(&self) -> Option<String> {
+        self.short.lock().clone()
     }
 
     /// Whether there is such a failure.
@@ -329,12 +337,19 @@ impl Journal {
         };
         match Segment::prepare(&directory, number) {
             Ok(segment) => {
+                *self.short.lock() = None;
                 if let Some(Tail { place: Place::Segments(segments), .. }) = self.tail.lock().as_mut() {
                     segments.spare.push(segment);
                 }
             }
             // It is met when the current one is full, or the disk has room again before.
-            Err(why) => tracing::warn!(%why, number, "no other file for the journal"),
+            Err(why) => {
+                let mut short = self.short.lock();
+                if short.is_none() {
+                    tracing::warn!(%why, "there is no room for another file of the journal");
+                    *short = Some(format!("there is no room for another file of the journal: {why}"));
+                }
+            }
         }
     }
 

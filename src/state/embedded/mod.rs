@@ -266,6 +266,11 @@ impl EmbeddedStore {
         });
         let handed =
             drain.and_then(|file| self.inner.log.journal.drain_to(file).map_err(|_| StoreError::NotKept));
+        if handed.is_err() {
+            // The files are the other process's from now on.
+            self.inner.log.journal.close();
+            self.inner.mode.store(MEMORY, Ordering::Release);
+        }
         if let Some(hands) = self.hands.lock().as_mut() {
             hands.lock = None;
         }
@@ -329,7 +334,7 @@ impl EmbeddedStore {
             let why = self.inner.progress.lock().failure.clone()?;
             Some(format!("the database can't be written: {why}"))
         };
-        journal.or_else(database)
+        journal.or_else(database).or_else(|| self.inner.log.journal.shortage())
     }
 
     /// Whether what is decided now would be forgotten.

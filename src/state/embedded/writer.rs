@@ -115,7 +115,8 @@ impl Writer {
         self.failed = Some(Instant::now());
         let mended = self.inner.log.journal.mend();
         self.database.distrust();
-        if mended.is_ok() && self.checkpoint(Mark::Running) {
+        // In any case: it may be what frees a file.
+        if self.checkpoint(Mark::Running) && mended.is_ok() {
             self.inner.log.journal.healed();
         }
     }

@@ -165,3 +165,70 @@ async fn a_database_that_cannot_be_written_is_told_of() {
     store.kill();
     assert_eq!(remaining(&open(&scratch.0, &hand), &api, user(1)).await, left);
 }
+
+/// The same on a disk that is really full, where this may be tried: it takes the right to mount one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_disk_that_fills_up_stops_nothing_and_heals() {
+    let (scratch, hand) = (Scratch::new(), hand());
+    fs::create_dir_all(&scratch.0).unwrap();
+    let mount = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(arguments[0]);
+        command.args(&arguments[1..]).arg(&scratch.0).stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs"]) {
+        println!("not tried: nothing can be mounted here");
+        return;
+    }
+    struct Mounted<'a>(&'a Path);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        }
+    }
+    let _mounted = Mounted(&scratch.0);
+    let (api, daily) = (limit("api", &[(HOUR, 10_000_000)]), budget("daily", 1000));
+    let directory = scratch.0.join("store");
+    let store = open(&directory, &hand);
+    let ballast = scratch.0.join("ballast");
+    let filled = fs::write(&ballast, vec![1; 14 << 20]);
+    assert!(filled.is_err(), "the disk is full");
+    let mut drawn = 0;
+    tokio::time::timeout(MINUTE, async {
+        while !store.fails() {
+            for id in 0..2000 {
+                drawn += u64::from(draw(&store, &api, user(id)).await);
+                let _ = store.persist().await;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("it fails");
+    assert!(draw(&store, &api, user(1)).await && store.persist().await.is_ok(), "limits go on");
+    assert_eq!(hold(&store, 1, &daily, 10).await, Err(StoreError::NotKept), "budgets close");
+    fs::remove_file(&ballast).unwrap();
+    tokio::time::timeout(MINUTE, async {
+        while store.ailment().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("it does not heal: {:?}", store.ailment()));
+    assert!(hold(&store, 2, &daily, 10).await.unwrap().is_granted());
+    store.persist().await.unwrap();
+    store.kill();
+    let store = open(&directory, &hand);
+    let left = 10_000_000 * 2000 - drawn - 1;
+    let mut remains = 0;
+    for id in 0..2000 {
+        remains += remaining(&store, &api, user(id)).await;
+    }
+    assert_eq!(remains, left);
+    drop(store);
+    // And one that is full already at the start.
+    assert!(fs::write(&ballast, vec![1; 14 << 20]).is_err());
+    let other = scratch.0.join("other");
+    let error = error(&other);
+    assert!(error.contains("free some space") && error.contains("other"), "{error}");
+}
