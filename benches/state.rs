@@ -240,9 +240,7 @@ fn settle(c: &mut Criterion) {
             for _ in 0..rounds.div_ceil(1000) {
                 let started = Instant::now();
                 for _ in 0..1000 {
-                    if let Ok(Admitted::Granted { admission, .. }) =
-                        ready(admissions.admit(Demand::default()))
-                    {
+                    if let Ok(Admitted::Granted(admission)) = ready(admissions.admit(Demand::default())) {
                         admission.settle(Outcome::Served);
                     }
                 }

@@ -12,7 +12,7 @@ use super::json::breaker;
 use super::{document, problem};
 use crate::observe::BreakerView;
 use crate::proxy::NotSwitched;
-use crate::state::switches::Maintenance;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::upstream::breaker::Mode;
 
 /// Characters of a maintenance message, at most.
@@ -101,7 +101,8 @@ impl Control {
             Err(why) => {
                 let status = match why {
                     NotSwitched::NoSuchUpstream(_) => StatusCode::NOT_FOUND,
-                    NotSwitched::NotKept(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                    NotSwitched::Unchanged(Unchanged::HandedOver) => StatusCode::SERVICE_UNAVAILABLE,
+                    NotSwitched::Unchanged(Unchanged::NotKept(_)) => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 problem(status, &why.to_string())
             }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::observe::{Ailment, BreakerView, Readiness, Snapshot};
+use crate::observe::{Ailment, BreakerView, Readiness, Snapshot, TopCaller};
 
 /// Decimal places of seconds and percentages.
 fn rounded(value: f64) -> f64 {
@@ -161,6 +161,27 @@ pub fn sessions(snapshot: &Snapshot) -> Value {
             "sse_connections": snapshot.connections.event_streams,
         },
     })
+}
+
+/// How many callers are asked for, by `limit=N`: 10 where it is left out, 100 at most.
+pub(super) fn top_asked(query: Option<&str>) -> Option<usize> {
+    let named = |pair: &str| pair.strip_prefix("limit=").map(str::to_owned);
+    match query.and_then(|query| query.split('&').find_map(named)) {
+        None => Some(10),
+        Some(limit) => limit.parse().ok().filter(|limit| (1..=100).contains(limit)),
+    }
+}
+
+/// `GET /api/security/top`.
+pub fn top(callers: &[TopCaller]) -> Value {
+    let caller = |caller: &TopCaller| {
+        json!({
+            "identifier": caller.identifier,
+            "requests": caller.requests,
+            "last_request": caller.last_request_text(),
+        })
+    };
+    callers.iter().map(caller).collect()
 }
 
 fn counts<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Value {

@@ -22,7 +22,7 @@ use http::header::{
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::observe::{Readiness, Snapshot};
+use crate::observe::{Readiness, Snapshot, TopCaller};
 
 use access::Permission;
 use control::Control;
@@ -31,6 +31,9 @@ use control::Control;
 pub trait Sources {
     /// The gate as it is now.
     fn snapshot(&self) -> Snapshot;
+
+    /// The callers that ask most, most first.
+    fn top(&self, most: usize) -> Vec<TopCaller>;
 
     /// The metrics in the text exposition format, consistent with `snapshot`; `None` if they can't be rendered.
     fn metrics(&self, snapshot: &Snapshot) -> Option<String>;
@@ -51,6 +54,7 @@ enum Endpoint {
     MetricsJson,
     Security,
     Sessions,
+    Top,
 }
 
 impl Endpoint {
@@ -63,6 +67,7 @@ impl Endpoint {
             "/metrics.json" => Self::MetricsJson,
             "/api/security/stats" => Self::Security,
             "/api/sessions/stats" => Self::Sessions,
+            "/api/security/top" => Self::Top,
             _ => return None,
         })
     }
@@ -159,6 +164,10 @@ fn route(
         Endpoint::MetricsJson => document(StatusCode::OK, &json::metrics(&snapshot)),
         Endpoint::Security => document(StatusCode::OK, &json::security(&snapshot)),
         Endpoint::Sessions => document(StatusCode::OK, &json::sessions(&snapshot)),
+        Endpoint::Top => match json::top_asked(request.query) {
+            Some(most) => document(StatusCode::OK, &json::top(&gate.top(most))),
+            None => problem(StatusCode::BAD_REQUEST, "`limit` is a number from 1 to 100."),
+        },
         Endpoint::Index => index(request, &snapshot),
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{AdminRequest, Controls, Sources, answer};
 use crate::guard::Reason;
-use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts};
+use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts, TopCaller};
 use crate::proxy::{Gate, NotSwitched};
 use crate::server::door::client_stream;
 use crate::server::reload::{Asker, Reloader};
@@ -63,6 +63,10 @@ impl Sources for Admin {
             ..snapshot.state
         };
         snapshot
+    }
+
+    fn top(&self, most: usize) -> Vec<TopCaller> {
+        self.gate.observer().top_callers(most)
     }
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {

@@ -12,7 +12,8 @@ use secrecy::SecretString;
 use super::*;
 use crate::observe::{Ailment, AilmentKind, BreakerView};
 use crate::proxy::NotSwitched;
-use crate::state::switches::Maintenance;
+use crate::state::Timestamp;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::upstream::breaker::Mode;
 
 /// Header fields of a request.
@@ -23,6 +24,15 @@ struct Gate(Snapshot);
 impl Sources for Gate {
     fn snapshot(&self) -> Snapshot {
         self.0.clone()
+    }
+
+    fn top(&self, most: usize) -> Vec<TopCaller> {
+        let caller = |number: u64| TopCaller {
+            identifier: format!("192.0.2.{number}"),
+            requests: 9 - number,
+            last_request: Timestamp::from_micros(1_709_208_000_000_000),
+        };
+        (1..=3).map(caller).take(most).collect()
     }
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
@@ -60,7 +70,7 @@ impl Controls for Gate {
     }
 
     fn maintain(&self, _: Option<Maintenance>, _: IpAddr) -> Result<(), NotSwitched> {
-        Err(NotSwitched::NotKept(std::io::Error::other("the disk is full")))
+        Err(NotSwitched::Unchanged(Unchanged::NotKept(std::io::Error::other("the disk is full"))))
     }
 
     fn keeps_switches(&self) -> bool {
@@ -243,6 +253,19 @@ fn probes_are_answered_from_anywhere_with_one_word() {
         gate.0.readiness = readiness;
         assert_eq!(ask_of(&gate, "GET", "/readyz", "192.0.2.1", &[]).status(), status);
     }
+}
+
+/// Dashboards list who asks most; a slip in the number must not list none, or all.
+#[test]
+fn the_callers_that_ask_most_are_listed() {
+    let top = parsed(&ask("GET", "/api/security/top?limit=2", "127.0.0.1", &[LOCAL]));
+    let first = json!({"identifier": "192.0.2.1", "requests": 8, "last_request": "2024-02-29T12:00:00.000Z"});
+    assert_eq!((&top[0], top.as_array().map(Vec::len)), (&first, Some(2)));
+    for (query, status) in [("", 200), ("?limit=0", 400), ("?limit=101", 400), ("?limit=x", 400)] {
+        let path = format!("/api/security/top{query}");
+        assert_eq!(ask("GET", &path, "127.0.0.1", &[LOCAL]).status(), status, "{query}");
+    }
+    assert_eq!(ask("GET", "/api/security/top", "192.0.2.1", &[]).status(), 401);
 }
 
 /// Clients of these apps read these keys; a renamed one breaks their dashboards.

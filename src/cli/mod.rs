@@ -4,6 +4,7 @@ mod breaker;
 mod call;
 mod check;
 mod demo;
+mod explain;
 mod health;
 mod reload;
 mod run;
@@ -49,6 +50,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Test the settings.
     Check(check::CheckArgs),
+    /// Tell what would become of one request, guard by guard; nothing is sent or called.
+    Explain(explain::ExplainArgs),
     /// Switch the circuit breakers of a running gate by hand.
     Breaker(breaker::BreakerArgs),
     /// Close the app behind a running gate for maintenance.
@@ -135,6 +138,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Demo(args)) => demo::demo(&args),
         Some(Command::Check(args)) => args.check(),
+        Some(Command::Explain(args)) => args.explain(),
         Some(Command::Breaker(args)) => args.switch(),
         Some(Command::Maintenance(command)) => command.switch(),
         Some(Command::Reload(args)) => reload::reload(&args),

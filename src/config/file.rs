@@ -13,8 +13,8 @@ use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::mode::{Guard, Mode};
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
-    text, uploads,
+    bans, body, caps, cidr, concurrency, cors, duplicates, host, hygiene, leaks, limits, loops, origin,
+    reputation, sanitize, security_headers, text, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -57,6 +57,10 @@ pub struct ServerFile {
     pub log: LogFile,
     /// What is out of the ordinary.
     pub watch: Toggle<watch::Config>,
+    /// Who is banned, and for how long.
+    pub bans: Toggle<bans::Config>,
+    /// When limits are tightened.
+    pub reputation: Toggle<reputation::Config>,
     /// How paths are normalised.
     pub paths: PathRules,
     /// What of HTTP is refused although it could be read.
@@ -209,6 +213,12 @@ pub struct RouteFile {
     pub text: text::Config,
     /// What texts may hold.
     pub sanitize: Toggle<sanitize::Config>,
+    /// Messages that come twice.
+    pub duplicates: Toggle<duplicates::Config>,
+    /// Calls that are repeated under one key.
+    pub idempotency: Toggle<duplicates::IdempotencyConfig>,
+    /// Calls that come again and again.
+    pub loops: Toggle<loops::Config>,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.

@@ -98,6 +98,11 @@ impl Config {
         .to_string()
     }
 
+    /// Where a route was written.
+    pub fn route_place(&self, index: usize) -> Option<String> {
+        self.routes.get(index).map(|route| route.own.origin.to_string())
+    }
+
     /// JSON Schema of the settings file.
     pub fn schema() -> String {
         serde_json::to_string_pretty(&schema::<WholeFile>()).unwrap_or_default()

@@ -10,13 +10,14 @@ use http::header::HeaderName;
 
 use secrecy::SecretString;
 
+use super::bodies::BodyGuards;
 use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
 use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
 use crate::guard::hygiene::Hygiene;
-use crate::guard::{self, Guards};
+use crate::guard::{self, Guards, bans, reputation};
 use crate::observe::{DefaultLimits, ObserverConfig, watch};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
@@ -26,7 +27,7 @@ use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
 use crate::state::config::StateDir;
 use crate::state::{AnyStore, Clock};
-use crate::upstream::{Upstream, breaker, retry};
+use crate::upstream::{Failures, Upstream};
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -47,10 +48,10 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// When upstreams are left alone; `None`: only by hand.
-    pub breaker: Option<breaker::Policy>,
-    /// When calls are tried again; `None`: never.
-    pub retries: Option<retry::Policy>,
+    /// Who is banned; `None`: only by hand.
+    pub bans: Option<Arc<bans::Policy>>,
+    /// When limits are tightened; `None`: never.
+    pub reputation: Option<reputation::Policy>,
     /// Path of the status endpoint.
     pub status_path: Option<Box<str>>,
     /// Logs.
@@ -61,6 +62,8 @@ pub struct Settings {
     pub level: Level,
     /// Store of counters.
     pub store: Arc<AnyStore>,
+    /// Body guards, for the settings that follow.
+    bodies: BodyGuards,
     /// Path on which a guard panics.
     #[cfg(debug_assertions)]
     panic_on: Option<Box<str>>,
@@ -196,19 +199,22 @@ impl Config {
         let made = running.map(|running| &running.client.secret).filter(|key| key.is_made());
         let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
         let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
-        let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
-        let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
+        let bans = file.bans.as_option().map(bans::Policy::build).transpose().map_err(misset)?;
+        let reputation =
+            file.reputation.as_option().map(reputation::Policy::build).transpose().map_err(misset)?;
+        let failures = Failures::build(&file.breaker, &file.retries).map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         let defaults: RouteFile = from_node(&self.defaults)?;
         let timeouts = Timeouts::build(&defaults.timeouts)
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
         let known = running.map_or(&[][..], |running| &running.upstreams);
-        let mut upstreams = Upstreams::read(&file, &self.server, clock, known)?;
+        let mut upstreams = Upstreams::read(&file, failures, (&self.server, &self.defaults), clock, known)?;
+        let mut bodies = BodyGuards::over(running.map(|running| &running.bodies));
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
             let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
-                .build(&mut upstreams);
+                .build(&mut upstreams, &mut bodies);
             match built {
                 Ok(route) => {
                     if let Some(earlier) =
@@ -252,8 +258,8 @@ impl Config {
             paths: file.paths,
             hygiene: file.hygiene,
             timeouts,
-            breaker,
-            retries,
+            bans: bans.map(Arc::new),
+            reputation,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
@@ -265,6 +271,7 @@ impl Config {
             routes,
             upstreams,
             store,
+            bodies: bodies.built(),
             #[cfg(debug_assertions)]
             panic_on: None,
         })
@@ -371,7 +378,7 @@ fn client_rules(file: &ServerFile, made: Option<&DigestKey>) -> Result<ClientRul
     let device = header_names("client.device_header", std::slice::from_ref(&client.device_header))?;
     Ok(ClientRules {
         trusted_proxies: client.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
-        key_headers: header_names("client.key_headers", &client.key_headers)?,
+        key_headers: key_headers(&client.key_headers)?,
         key_parameters: boxed(&client.key_parameters),
         session_cookies: boxed(&client.session_cookies),
         session_headers: header_names("client.session_headers", &client.session_headers)?,
@@ -388,6 +395,26 @@ fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<Diges
         (None, None) => DigestKey::make().ok_or_else(|| {
             ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned())
         }),
+    }
+}
+
+/// Header fields whose values are logged: a key that stands in one would be, too.
+const LOGGED: [HeaderName; 4] = [
+    http::header::HOST,
+    http::header::USER_AGENT,
+    http::header::REFERER,
+    HeaderName::from_static("x-request-id"),
+];
+
+fn key_headers(names: &[String]) -> Result<Vec<HeaderName>, Fault> {
+    let key = "client.key_headers";
+    let names = header_names(key, names)?;
+    match names.iter().find(|name| LOGGED.contains(name)) {
+        Some(name) => Err((
+            key.to_owned(),
+            format!("{name} can't carry a key: its value is logged; choose another field"),
+        )),
+        None => Ok(names),
     }
 }
 

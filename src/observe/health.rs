@@ -48,6 +48,8 @@ ailments! {
     StoreFailing = "store_failing";
     /// More than 80 % of the requests that may be in flight are.
     InFlightNearLimit = "in_flight_near_limit";
+    /// More than 80 % of the streams that may be open are.
+    StreamsNearLimit = "streams_near_limit";
     /// More than 80 % of the connections that may be open are.
     ConnectionsNearLimit = "connections_near_limit";
     /// More than 80 % of the memory for bodies is taken.

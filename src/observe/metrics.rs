@@ -66,13 +66,8 @@ pub struct Metrics {
     refused_total: IntCounter,
     refused_per_address: IntCounter,
     heads_abandoned: IntCounter,
-    limit_events: IntCounter,
-    alert_events: IntCounter,
-    validation_events: IntCounter,
-    auth_events: IntCounter,
-    breaker_events: IntCounter,
-    summary_events: IntCounter,
-    reload_events: IntCounter,
+    /// In the order of [`Event::ALL`].
+    events: [IntCounter; Event::ALL.len()],
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -207,13 +202,7 @@ impl Metrics {
                 "heads_abandoned_total",
                 "Connections that began a request head and never finished it, or not in time.",
             )?,
-            limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
-            alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
-            validation_events: events.with_label_values(&[Event::ValidationError.name()]),
-            breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
-            auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
-            summary_events: events.with_label_values(&[Event::Summary.name()]),
-            reload_events: events.with_label_values(&[Event::ConfigReload.name()]),
+            events: Event::ALL.map(|event| events.with_label_values(&[event.name()])),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
             reloads_applied: reloads.with_label_values(&["applied"]),
@@ -316,15 +305,7 @@ impl Metrics {
     }
 
     pub(super) const fn events(&self, event: Event) -> &IntCounter {
-        match event {
-            Event::RateLimitExceeded => &self.limit_events,
-            Event::SecurityAlert => &self.alert_events,
-            Event::ValidationError => &self.validation_events,
-            Event::AuthFailed => &self.auth_events,
-            Event::CircuitBreaker => &self.breaker_events,
-            Event::Summary => &self.summary_events,
-            Event::ConfigReload => &self.reload_events,
-        }
+        &self.events[event as usize]
     }
 
     /// Security events since the start, by name.
@@ -349,7 +330,7 @@ impl Metrics {
             routes: sums(&self.requests, "route").into_iter().collect(),
             errors: errors.map_or(0, |(_, count)| count),
             refusals: sums(&self.refusals, "reason").into_iter().collect(),
-            auth_failures: self.auth_events.get(),
+            auth_failures: self.events(Event::AuthFailed).get(),
             log_dropped: self.access_dropped.get() + self.events_dropped.get(),
             store_failures: 0,
             durations,

@@ -115,9 +115,9 @@ pub struct DefaultLimits {
 pub struct StateCounts {
     /// Subjects of any kind that limits are counted for.
     pub subjects: u64,
-    /// Users among them.
+    /// Callers of the last day: keys presented, and addresses that presented none.
     pub users: u64,
-    /// Subjects that are at a limit or banned.
+    /// Callers that a limit holds off now.
     pub blocked: u64,
     /// Admissions granted and not settled yet.
     pub open_admissions: u64,

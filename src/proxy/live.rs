@@ -34,8 +34,12 @@ impl Live {
         let routes = settings.routes.iter().map(|route| metrics.route(&route.name)).collect();
         let outbound = settings.upstreams.iter().map(|upstream| Outbound {
             series: metrics.upstream(&upstream.name),
-            breaker: breakers.of(&upstream.name, settings.breaker.clone(), positions.mode(&upstream.name)),
-            retries: Retries::new(settings.retries),
+            breaker: breakers.of(
+                &upstream.name,
+                upstream.settings().failures.breaker.clone(),
+                positions.mode(&upstream.name),
+            ),
+            retries: Retries::new(upstream.settings().failures.retries),
         });
         Self { outbound: outbound.collect(), settings, admin_token, routes }
     }

@@ -4,15 +4,18 @@
 pub mod api;
 mod body;
 mod body_memory;
+mod call;
 pub mod client;
 mod context;
 mod draw;
 mod entry;
 mod exchange;
+pub mod explain;
 pub mod fallback;
 mod forward;
 mod health;
 mod intake;
+mod keep;
 mod live;
 mod operate;
 mod outbound;
@@ -26,6 +29,7 @@ pub mod reply;
 mod request_id;
 mod respond;
 pub mod route;
+mod sanction;
 mod serve;
 mod status;
 pub mod stream;
@@ -43,6 +47,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tokio::sync::Notify;
 use tracing::warn;
 
 pub use context::Context;
@@ -58,12 +63,17 @@ use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
+use crate::state::reputation::Reputations;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
 use crate::state::{AnyStore, Clock};
+use crate::upstream::Upstream;
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
+
+/// Callers whose faults are remembered.
+const REPUTATIONS: usize = 100_000;
 
 /// The gate: what all requests share.
 pub struct Gate {
@@ -75,11 +85,14 @@ pub struct Gate {
     stop: Arc<Stop>,
     timers: Timers,
     inflight: Arc<Inflight>,
+    reputations: Reputations,
+    streams: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
-    switches: Switches,
+    switches: Arc<Switches>,
     maintenance: ArcSwapOption<Maintenance>,
+    changed: Notify,
     watch: Mutex<Watch>,
 }
 
@@ -95,7 +108,7 @@ impl Gate {
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
-        switches: Switches,
+        switches: Arc<Switches>,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
         let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
@@ -109,6 +122,7 @@ impl Gate {
         if positions.maintenance.is_some() {
             warn!("the app is closed for maintenance: `tidegate maintenance off` opens it");
         }
+        let reputations = Reputations::new(REPUTATIONS, clock.clone());
         Arc::new(Self {
             bodies: BodyMemory::new(live.server.body_memory),
             admissions: Admissions::new(live.store.clone(), settler.clone()),
@@ -120,10 +134,13 @@ impl Gate {
             timers,
             watch,
             inflight: Arc::new(Inflight::new()),
+            reputations,
+            streams: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,
             switches,
+            changed: Notify::new(),
         })
     }
 
@@ -138,7 +155,16 @@ impl Gate {
         let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
         let positions = self.switches.positions();
         let metrics = self.observer.metrics();
-        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
+        let live = Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions));
+        let before = self.live.swap(live.clone());
+        let stays = |upstream: &Arc<Upstream>| live.upstreams.iter().any(|new| Arc::ptr_eq(new, upstream));
+        before.upstreams.iter().filter(|upstream| !stays(upstream)).for_each(|upstream| upstream.retire());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when other settings were put in force: new upstreams want to be tended.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What the settle actor has done.
@@ -178,18 +204,18 @@ impl Gate {
 
 #[async_trait]
 impl ProxyHttp for Shared {
-    type CTX = Context;
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         entry::handed_on().unwrap_or_else(|| self.0.context())
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<()> {
         self.0.govern(session, ctx);
         Ok(())
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         self.0.peer(session, ctx)
     }
 
@@ -197,7 +223,7 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.rewrite_request(head, ctx)
     }
@@ -206,7 +232,7 @@ impl ProxyHttp for Shared {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.dress_passthrough(session, head, ctx)
     }
@@ -215,21 +241,27 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         self.0.note_unreachable(ctx, error)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         self.0.fail(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.0.record(session, error, ctx);
+        self.0.draw_flown(session, ctx).await;
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         true
     }
 }

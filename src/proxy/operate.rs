@@ -1,14 +1,13 @@
 //! What somebody switches by hand: circuit breakers and maintenance (K2).
 
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Gate;
 use crate::guard::{Reason, Refusal, Verdict};
 use crate::observe::{BreakerEvent, BreakerView};
-use crate::state::switches::Maintenance;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::upstream::breaker::{Cause, Mode};
 
 /// Why nothing was switched.
@@ -16,8 +15,8 @@ use crate::upstream::breaker::{Cause, Mode};
 pub enum NotSwitched {
     /// There is no such upstream; these there are.
     NoSuchUpstream(Vec<Box<str>>),
-    /// The change could not be kept, so it was not made.
-    NotKept(io::Error),
+    /// Nothing was changed.
+    Unchanged(Unchanged),
 }
 
 impl fmt::Display for NotSwitched {
@@ -26,7 +25,12 @@ impl fmt::Display for NotSwitched {
             Self::NoSuchUpstream(known) => {
                 write!(f, "There is no such upstream; known: {}.", known.join(", "))
             }
-            Self::NotKept(error) => write!(f, "Nothing was switched: state_dir can't be written: {error}."),
+            Self::Unchanged(Unchanged::NotKept(error)) => {
+                write!(f, "Nothing was switched: state_dir can't be written: {error}.")
+            }
+            Self::Unchanged(Unchanged::HandedOver) => {
+                f.write_str("Nothing was switched: another process takes over from this one; ask again.")
+            }
         }
     }
 }
@@ -68,7 +72,7 @@ impl Gate {
             },
             |_| chosen.iter().for_each(|breaker| breaker.switch(mode, by)),
         );
-        kept.map_err(NotSwitched::NotKept)?;
+        kept.map_err(NotSwitched::Unchanged)?;
         Ok(chosen.iter().map(|breaker| breaker.view()).collect())
     }
 
@@ -83,7 +87,7 @@ impl Gate {
             |positions| positions.maintenance.clone_from(&wanted),
             |positions| self.maintenance.store(positions.maintenance.clone().map(Into::into)),
         );
-        kept.map_err(NotSwitched::NotKept)?;
+        kept.map_err(NotSwitched::Unchanged)?;
         self.observer().breaker_event(&BreakerEvent {
             at: self.clock().now(),
             upstream: None,

@@ -1,5 +1,6 @@
 //! Puts the server together: sockets, services, threads, and an orderly end.
 
+mod alarm;
 mod canned;
 pub mod door;
 mod gate_io;
@@ -27,6 +28,7 @@ use pingora::services::background::{BackgroundService, background_service};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+pub use alarm::Alarm;
 pub use gate_io::{GateIo, HeadCaps};
 pub use reload::Source;
 pub use sockets::Sockets;
@@ -145,7 +147,7 @@ impl Launch {
         do_without_implied(&mut settings.server);
         let server_settings = settings.server.clone();
         let switches = Switches::open(server_settings.state_dir.as_deref());
-        let switches = switches.map_err(|error| StartError::Setup(error.to_string()))?;
+        let switches = Arc::new(switches.map_err(|error| StartError::Setup(error.to_string()))?);
         let observer = Observer::start(&settings.observe, clock.now());
         let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
         let store = settings.store.clone();
@@ -158,10 +160,6 @@ impl Launch {
         warn_of_unverified(&settings);
         look_up(&settings)?;
         let token = admin_token(&server_settings).map_err(|why| StartError::Setup(why.to_string()))?;
-        let gate =
-            Gate::new(settings, token, clock.clone(), observer.clone(), settler, stop.clone(), switches);
-        let reloader = source.map(|source| Arc::new(Reloader::new(source, gate.clone())));
-        let admin_app = Admin::new(gate.clone(), reloader.clone());
 
         // As late as can be: from here on, another process may have stopped accepting in favour of this one.
         let place = server_settings.runtime_dir.as_ref().or(server_settings.state_dir.as_ref());
@@ -173,13 +171,23 @@ impl Launch {
             })?;
             sockets.hand_over(upgrade::take_over(place)?);
             open(&store, STORE_PATIENCE.1)?;
+            // Until now the process before switched; from now on this one alone does.
+            if let Err(why) = switches.read_again() {
+                warn!("what was switched by hand a moment ago may not be in force: {why}");
+            }
         }
         let traffic = sockets.take(&server_settings.listen)?;
         let admin = sockets.take(&server_settings.admin_listen)?;
         sockets.finish(&[&traffic, &admin])?;
-        let succession =
-            place.map(|place| Succession::announce(place, &[&traffic, &admin])).transpose()?.map(Arc::new);
+        let succession = place
+            .map(|place| Succession::announce(place, &[&traffic, &admin], &switches))
+            .transpose()?
+            .map(Arc::new);
         let (traffic_address, admin_address) = (traffic.address, admin.address);
+        let gate =
+            Gate::new(settings, token, clock.clone(), observer.clone(), settler, stop.clone(), switches);
+        let reloader = source.map(|source| Arc::new(Reloader::new(source, gate.clone())));
+        let admin_app = Admin::new(gate.clone(), reloader.clone());
 
         let conf = ServerConf {
             threads: server_settings.threads,
@@ -193,7 +201,8 @@ impl Launch {
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let entry = Entry::new(gate.clone(), &server.configuration);
         let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone())
-            .for_traffic(stop.clone());
+            .for_traffic(stop.clone())
+            .banning(gate.store().clone());
         server.add_service(Inherited::new("traffic", door, traffic, stop.closing(), None));
         let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
         server.add_service(Inherited::new("admin", admin_door, admin, stop.leaving(), Some(1)));
@@ -328,6 +337,7 @@ impl BackgroundService for Upkeep {
             self.gate.upkeep();
             tokio::select! {
                 _ = shutdown.changed() => return,
+                () = self.gate.changed() => {}
                 () = tokio::time::sleep(UPKEEP) => {}
             }
         }

@@ -95,6 +95,10 @@ impl Store for AnyStore {
         each!(self, store => store.settle(batch).await)
     }
 
+    fn settles_at_once(&self) -> bool {
+        each!(self, store => store.settles_at_once())
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
         each!(self, store => store.standings(draws).await)
     }

@@ -18,6 +18,7 @@ pub mod inflight;
 mod limit;
 mod memory;
 mod record;
+pub mod reputation;
 pub mod settle;
 mod subject;
 #[cfg(test)]
@@ -53,6 +54,10 @@ pub trait Store: Send + Sync + 'static {
     /// periods in which they were held. An id that is unknown or already settled is passed over, so that a batch of which a
     /// part may have been settled can be sent again whole.
     fn settle(&self, batch: &[Settlement]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether [`settle`](Self::settle) costs no waiting, so that a request may do it itself rather than leave it to the
+    /// settle actor.
+    fn settles_at_once(&self) -> bool;
 
     /// How the windows of `draws` stand now. Draws nothing, whatever the weights say.
     fn standings(&self, draws: &[Draw<'_>]) -> impl Future<Output = Result<Standings, StoreError>> + Send;

@@ -37,11 +37,15 @@ pub enum Kind {
     Global,
     /// All for whom a full store has no room of their own.
     Rest,
+    /// Something that requests name in their path or body: a playlist, a room.
+    Resource,
+    /// One call of one caller, to the letter.
+    Call,
 }
 
 impl Kind {
     /// Each of them, by its code.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::AddressV4,
         Self::AddressV6,
         Self::NetworkV4,
@@ -55,6 +59,8 @@ impl Kind {
         Self::Combination,
         Self::Global,
         Self::Rest,
+        Self::Resource,
+        Self::Call,
     ];
 
     /// What stands for it on disk. No code may ever change its meaning: a new kind takes the next, and its place in `ALL`.
@@ -73,6 +79,8 @@ impl Kind {
             Self::Combination => 10,
             Self::Global => 11,
             Self::Rest => 12,
+            Self::Resource => 13,
+            Self::Call => 14,
         }
     }
 
@@ -95,6 +103,8 @@ impl Kind {
             Self::Combination => "combination",
             Self::Global => "global",
             Self::Rest => "rest",
+            Self::Resource => "resource",
+            Self::Call => "call",
         }
     }
 }
@@ -155,6 +165,16 @@ impl Subject {
     /// A header field of this value.
     pub fn header(name: &str, value: &[u8]) -> Self {
         Self::hashed(Kind::Header, [name.as_bytes(), value])
+    }
+
+    /// Something that is named `value` at `place`.
+    pub fn resource(place: &str, value: &[u8]) -> Self {
+        Self::hashed(Kind::Resource, [place.as_bytes(), value])
+    }
+
+    /// A call of a caller.
+    pub const fn call(id: SubjectId) -> Self {
+        Self { kind: Kind::Call, bits: id.0 }
     }
 
     /// Several subjects together, in this order.

@@ -5,6 +5,7 @@ mod ask;
 mod gate;
 mod h2c;
 mod load;
+mod names;
 mod program;
 mod upstream;
 mod wire;
@@ -16,8 +17,9 @@ pub use ask::{Ask, BOTH, Via};
 pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
 pub use load::Load;
+pub use names::NameServer;
 pub use program::{Program, kill};
-pub use upstream::{OK_JSON, Peer, Request, Upstream, unreachable};
+pub use upstream::{BlackHole, OK_JSON, Peer, Request, Upstream, unreachable};
 pub use wire::{Answer, Head, Wire};
 
 /// Longest that anything here waits for anything.

@@ -394,6 +394,11 @@ impl Store for EmbeddedStore {
         Ok(())
     }
 
+    /// In memory, and a write where it gives something back.
+    fn settles_at_once(&self) -> bool {
+        true
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
         self.inner.memory.standings(draws).await
     }

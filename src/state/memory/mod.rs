@@ -114,6 +114,8 @@ pub struct MemoryStore {
     tending: Mutex<()>,
 }
 
+type Shards = SmallVec<[u8; 8]>;
+
 type Locked<'a> = SmallVec<[(u8, MutexGuard<'a, Shard>); 4]>;
 
 /// One window of one draw, on its way through a transaction.
@@ -201,20 +203,23 @@ impl MemoryStore {
         (self.seeds.hash_one(subject.neighbourhood()) >> 56) as u8
     }
 
-    /// Locks the shards of all draws, lowest first, so that no two transactions wait for each other.
-    fn lock(&self, draws: &[Draw<'_>]) -> Locked<'_> {
-        let mut ids: SmallVec<[u8; 8]> = draws.iter().map(|draw| self.shard_of(draw.subject)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
+    /// The shards of all draws, in their order.
+    fn shards_of(&self, draws: &[Draw<'_>]) -> Shards {
+        draws.iter().map(|draw| self.shard_of(draw.subject)).collect()
+    }
+
+    /// Locks the shards, lowest first, so that no two transactions wait for each other.
+    fn lock(&self, mut shards: Shards) -> Locked<'_> {
+        shards.sort_unstable();
+        shards.dedup();
+        shards.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
     }
 
     /// Finds every window of every draw.
-    fn cells<'d>(&self, draws: &'d [Draw<'_>], locked: &Locked<'_>) -> Cells<'d> {
+    fn cells<'d>(&self, draws: &'d [Draw<'_>], shards: &Shards, locked: &Locked<'_>) -> Cells<'d> {
         let mut cells = Cells::new();
-        for (draw, Draw { limit, subject, weight }) in draws.iter().enumerate() {
-            let id = self.shard_of(*subject);
-            let Some(shard) = locked.iter().position(|(other, _)| *other == id) else { continue };
+        for ((draw, Draw { limit, subject, weight }), id) in draws.iter().enumerate().zip(shards) {
+            let Some(shard) = locked.iter().position(|(other, _)| other == id) else { continue };
             for window in limit.sliding() {
                 let key = Key::new(window, *subject);
                 let hash = self.seeds.hash_one(key);
@@ -229,9 +234,10 @@ impl MemoryStore {
     fn decide(&self, demand: &Demand<'_>) -> Result<(Decision, Option<u64>), StoreError> {
         let Demand { id, claims, draws, holds } = *demand;
         let (claims, holds) = if id.is_some() { (claims, holds) } else { Default::default() };
+        let shards = self.shards_of(draws);
         // Always in this order.
         let mut claimed = self.claims.lock(claims);
-        let mut locked = self.lock(draws);
+        let mut locked = self.lock(shards.clone());
         let mut accounts = self.accounts.lock(holds);
         // Read under the locks: the marks of a tally must be in the order of time.
         let time = self.clock.now();
@@ -239,7 +245,7 @@ impl MemoryStore {
         if let Some((claim, by)) = claimed.taken(claims, now) {
             return Ok((Decision::Denied(Denial::Claimed { claim, by }), None));
         }
-        let mut cells = self.cells(draws, &locked);
+        let mut cells = self.cells(draws, &shards, &locked);
         let mut worst = None;
         for at in 0..cells.len() {
             note(&mut worst, check(&cells, at, &mut locked, now));
@@ -257,7 +263,7 @@ impl MemoryStore {
         if let Some(Refusal { standing, retry_after }) = worst {
             return Ok((Decision::Denied(Denial::Limited { standing, retry_after }), None));
         }
-        let standings = self.commit(&cells, &mut locked, now);
+        self.commit(&cells, &mut locked, now);
         self.claims.take(claims, &mut claimed, now);
         let (held, wait) = accounts.hold(holds, time, &self.changes);
         self.changes.record(now, |recorder| {
@@ -274,7 +280,7 @@ impl MemoryStore {
             let claims = claims.iter().map(|claim| claim.key).collect();
             self.open.note(id, Taken { claims, holds: held });
         }
-        Ok((Decision::Granted { standings }, wait))
+        Ok((Decision::Granted, wait))
     }
 
     /// As [`Store::admit`], with a ticket to wait by if a power cut could still forget what was held.
@@ -297,10 +303,11 @@ impl MemoryStore {
     /// it.
     fn seat(&self, cells: &mut Cells<'_>, locked: &mut Locked<'_>, now: u64, worst: &mut Option<Refusal>) {
         for at in 0..cells.len() {
-            let pinned = pinned(cells, at);
-            let Some(cell) = cells.get_mut(at).filter(|cell| cell.slot.is_none() && cell.weight > 0) else {
+            if cells.get(at).is_none_or(|cell| cell.slot.is_some() || cell.weight == 0) {
                 continue;
-            };
+            }
+            let pinned = pinned(cells, at);
+            let Some(cell) = cells.get_mut(at) else { continue };
             let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
             let mut subject = cell.subject;
             let mut rank = Rank::Own;
@@ -324,21 +331,12 @@ impl MemoryStore {
         }
     }
 
-    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) -> Standings {
-        let mut standings = Standings::default();
-        for (at, cell) in cells.iter().enumerate() {
-            let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
-            let tally = match cell.slot {
-                Some(slot) if cell.weight > 0 => {
-                    let pinned = pinned(cells, at);
-                    shard.draw(slot, (now, cell.weight), cell.window, self.caps, &pinned, &self.seeds)
-                }
-                Some(slot) => shard.tally(slot),
-                None => None,
-            };
-            standings.push(standing(cell, tally.unwrap_or(&Tally::EMPTY), now));
+    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) {
+        for (at, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.weight > 0) {
+            let (Some((_, shard)), Some(slot)) = (locked.get_mut(cell.shard), cell.slot) else { continue };
+            let pinned = || pinned(cells, at);
+            shard.draw(slot, (now, cell.weight), cell.window, self.caps, pinned, &self.seeds);
         }
-        standings
     }
 }
 
@@ -409,11 +407,16 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn settles_at_once(&self) -> bool {
+        true
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
-        let locked = self.lock(draws);
+        let shards = self.shards_of(draws);
+        let locked = self.lock(shards.clone());
         let now = self.clock.now().as_micros();
         let mut standings = Standings::default();
-        for cell in self.cells(draws, &locked) {
+        for cell in self.cells(draws, &shards, &locked) {
             let tally = cell.slot.and_then(|slot| locked.get(cell.shard)?.1.tally(slot));
             standings.push(standing(&cell, tally.unwrap_or(&Tally::EMPTY), now));
         }
@@ -426,8 +429,9 @@ impl Store for MemoryStore {
     }
 
     async fn reset(&self, draws: &[Draw<'_>]) -> Result<(), StoreError> {
-        let mut locked = self.lock(draws);
-        let cells = self.cells(draws, &locked);
+        let shards = self.shards_of(draws);
+        let mut locked = self.lock(shards.clone());
+        let cells = self.cells(draws, &shards, &locked);
         for cell in &cells {
             if let (Some(slot), Some((_, shard))) = (cell.slot, locked.get_mut(cell.shard)) {
                 shard.clear(slot);

@@ -213,20 +213,20 @@ impl Shard {
         (slot.expires, slot.full_until, slot.fullness) = (0, 0, 0);
     }
 
-    /// Draws `weight` from the slot at `at`, and tells how it stands then.
+    /// Draws `weight` from the slot at `at`.
     pub(super) fn draw(
         &mut self,
         at: u32,
         (now, weight): (u64, u64),
         window: &Sliding,
         caps: Caps,
-        pinned: &[u32],
+        pinned: impl Fn() -> Pinned,
         seeds: &RandomState,
-    ) -> Option<&Tally> {
+    ) {
         self.changed = true;
-        let growth = self.slots.get(at as usize)?.tally.growth(now, window.grain);
+        let Some(growth) = self.tally(at).map(|tally| tally.growth(now, window.grain)) else { return };
         let room = growth == 0 || self.heap_room(growth, caps, now, pinned, seeds);
-        let slot = self.slots.get_mut(at as usize)?;
+        let Some(slot) = self.slots.get_mut(at as usize) else { return };
         if room {
             let before = slot.tally.heap();
             slot.tally.draw(now, weight, window.grain);
@@ -242,7 +242,6 @@ impl Shard {
             true => slot.tally.fits_at(1, window).unwrap_or(slot.expires),
             false => 0,
         };
-        Some(&slot.tally)
     }
 
     fn heap_room(
@@ -250,14 +249,15 @@ impl Shard {
         growth: usize,
         caps: Caps,
         now: u64,
-        pinned: &[u32],
+        pinned: impl Fn() -> Pinned,
         seeds: &RandomState,
     ) -> bool {
         for _ in 0..HEAP_TRIES {
             if self.heap + growth <= caps.heap {
                 return true;
             }
-            let Some(victim) = self.victim(now, pinned, |slot| slot.tally.heap() > 0) else { return false };
+            let victim = self.victim(now, &pinned(), |slot| slot.tally.heap() > 0);
+            let Some(victim) = victim else { return false };
             self.evict(victim, seeds);
         }
         self.heap + growth <= caps.heap

@@ -144,8 +144,8 @@ fn a_spray_from_one_network_crowds_only_its_own_shard() {
     }
     let unknown = |subject: &&Subject| {
         let cells = [Draw::one(&pages, **subject)];
-        let locked = store.lock(&cells);
-        store.cells(&cells, &locked).iter().all(|cell| cell.slot.is_none())
+        let locked = store.lock(store.shards_of(&cells));
+        store.cells(&cells, &store.shards_of(&cells), &locked).iter().all(|cell| cell.slot.is_none())
     };
     let forgotten = world.iter().filter(unknown).count();
     assert!(forgotten < 100, "{forgotten} of 4000 forgotten");

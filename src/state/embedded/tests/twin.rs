@@ -167,6 +167,10 @@ impl Store for Reopening {
         self.store().await.settle(batch).await
     }
 
+    fn settles_at_once(&self) -> bool {
+        true
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
         self.store().await.standings(draws).await
     }

@@ -4,7 +4,7 @@ use ahash::RandomState;
 
 use super::super::super::codec::{Reader, put_u64, put_varint};
 use super::super::super::record::put_account;
-use super::{Caps, Key, Kind, Rank, Seen, Shard, Sliding, Subject};
+use super::{Caps, Key, Kind, Pinned, Rank, Seen, Shard, Sliding, Subject};
 
 /// A counter that was kept.
 pub(in super::super) struct Row {
@@ -158,7 +158,7 @@ impl Shard {
         let newest = self.tally(at).and_then(|tally| tally.marks().last()).map_or(0, |(at, _)| at);
         let then = drawn.at.min(now).max(newest);
         self.fresh_tally(at, then, window.length);
-        self.draw(at, (then, drawn.weight), window, caps, &[], seeds);
+        self.draw(at, (then, drawn.weight), window, caps, Pinned::new, seeds);
     }
 
     /// Forgets again what was drawn, unless the row has seen that it was forgotten.
