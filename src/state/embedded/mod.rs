@@ -3,12 +3,12 @@
 //!
 //! | what happens | what is left |
 //! |---|---|
-//! | the process is killed | all: each change stands in the [journal] before anything of its request leaves the gate |
-//! | the power fails | what was flushed: the last checkpoint, and the [ceilings](lease) of budgets, which then count as spent |
+//! | the process is killed | all: each change stands in the journal before anything of its request leaves the gate |
+//! | the power fails | what was flushed: the last checkpoint, and the ceilings of budgets, which then count as spent |
 //! | the disk is full, or fails | limits go on in memory, budgets close, health says so; it heals by itself |
 //!
 //! Nothing waits for the disk on the way of a request but a budget's first call in a period. Checkpoints bring the
-//! journal into a [database] from a thread of their own.
+//! journal into a database from a thread of their own.
 
 mod database;
 mod drain;
