@@ -63,6 +63,7 @@ impl Sources for Admin {
         snapshot.maintenance = gate.maintenance();
         snapshot.degraded = gate.ailments();
         snapshot.state = StateCounts {
+            kept: gate.store().kept().unwrap_or_default(),
             open_admissions: store.open as u64,
             subjects: store.counters as u64,
             settled: settled.settled,

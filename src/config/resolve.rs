@@ -25,7 +25,8 @@ use crate::proxy::route::Route;
 use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
-use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore};
+use crate::state::config::StateDir;
+use crate::state::{AnyStore, Clock};
 use crate::upstream::{Failures, Upstream};
 
 /// No more of a head is read; up to it, `caps` decides.
@@ -81,6 +82,8 @@ pub struct ServerSettings {
     pub admin_token: Option<Secret>,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Nobody chose that directory: if it can't be used, it is done without.
+    pub state_dir_implied: bool,
     /// Directory for the process's id and for handing sockets over.
     pub runtime_dir: Option<PathBuf>,
     /// Worker threads.
@@ -159,7 +162,17 @@ impl Config {
 
     /// The server's own settings, whatever is wrong with the rest.
     pub fn server_settings(&self) -> Result<ServerSettings, ConfigErrors> {
-        from_node(&self.server).map(|file| server_settings(&file))
+        from_node(&self.server).map(|file| self.server_settings_of(&file))
+    }
+
+    fn server_settings_of(&self, file: &ServerFile) -> ServerSettings {
+        let mut settings = server_settings(file);
+        if settings.state_dir.is_none() {
+            // By the address, so that two gates of one user don't meet.
+            settings.state_dir = self.states.as_ref().map(|states| states.join(&file.listen));
+            settings.state_dir_implied = settings.state_dir.is_some();
+        }
+        settings
     }
 
     fn build(&self, clock: &Clock, running: Option<&Settings>) -> Result<Settings, ConfigErrors> {
@@ -227,10 +240,22 @@ impl Config {
         }
         errors.into_result()?;
         let upstreams = upstreams.into_built();
-        let fresh = || Arc::new(AnyStore::Memory(MemoryStore::new(MemoryConfig::default(), clock.clone())));
-        let store = running.map_or_else(fresh, |running| running.store.clone());
+        let mut server = self.server_settings_of(&file);
+        let store = match running {
+            Some(running) => {
+                // It may have turned out that it is done without.
+                server.state_dir.clone_from(&running.server.state_dir);
+                running.store.clone()
+            }
+            None => {
+                let implied = server.state_dir_implied;
+                let directory = server.state_dir.as_deref().map(|path| StateDir { path, implied });
+                let store = file.store.build(directory, clock);
+                Arc::new(store.map_err(|(key, message)| problem(key, message))?)
+            }
+        };
         Ok(Settings {
-            server: server_settings(&file),
+            server,
             client,
             paths: file.paths,
             hygiene: file.hygiene,
@@ -298,6 +323,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
         admin_listen: file.admin.listen.clone(),
         admin_token: file.admin.token.clone(),
         state_dir: file.state_dir.clone(),
+        state_dir_implied: false,
         runtime_dir: file.runtime_dir.clone(),
         threads: if file.threads == 0 { processors() } else { file.threads },
         drain: file.drain.0,

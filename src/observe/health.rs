@@ -44,7 +44,7 @@ ailments! {
     UpstreamUnreachable = "upstream_unreachable";
     /// Log lines were lost within the last minute.
     LogDropping = "log_dropping";
-    /// The store failed within the last minute.
+    /// The store fails, or did within the last minute.
     StoreFailing = "store_failing";
     /// More than 80 % of the requests that may be in flight are.
     InFlightNearLimit = "in_flight_near_limit";

@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::guard::Event;
 use crate::state::clock::Timestamp;
+use crate::state::embedded::EmbeddedStats;
 
 use super::connections::{Connections, OpenConnection};
 use super::series::{BreakerSeries, RouteSeries, UpstreamSeries};
@@ -87,6 +88,7 @@ struct Scraped {
     settle_queued: IntGauge,
     settled: IntCounter,
     settle_retries: IntCounter,
+    store: StoreSeries,
     cpu_seconds: prometheus::Counter,
     resident_bytes: IntGauge,
     open_fds: IntGauge,
@@ -226,6 +228,7 @@ impl Metrics {
                 settle_queued: families.gauge("settle_queued", "Settlements waiting for the store.")?,
                 settled: families.counter("settle_total", "Settlements that the store took.")?,
                 settle_retries: families.counter("settle_retries_total", "Settlements tried again.")?,
+                store: StoreSeries::new(&families)?,
                 cpu_seconds: families
                     .process_counter("process_cpu_seconds_total", "Processor time, user and system.")?,
                 resident_bytes: families.process("process_resident_memory_bytes", "Resident memory.")?,
@@ -372,6 +375,7 @@ impl Metrics {
             scraped.settle_queued.set(gauge(snapshot.state.settle_queued));
             raise(&scraped.settled, snapshot.state.settled);
             raise(&scraped.settle_retries, snapshot.state.settle_retries);
+            scraped.store.show(&snapshot.state.kept);
             let cpu = snapshot.process.cpu.as_secs_f64() - scraped.cpu_seconds.get();
             scraped.cpu_seconds.inc_by(cpu.max(0.0));
             scraped.resident_bytes.set(gauge(snapshot.process.resident_bytes));
@@ -380,6 +384,45 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| Error::Msg(error.to_string()))
+    }
+}
+
+/// What it takes to keep what is counted.
+struct StoreSeries {
+    journal_bytes: IntCounter,
+    failures: IntCounter,
+    checkpoints: IntCounter,
+    checkpoint_seconds: prometheus::Counter,
+    checkpoint_age: Gauge,
+}
+
+impl StoreSeries {
+    fn new(families: &Families) -> Result<Self, Error> {
+        Ok(Self {
+            journal_bytes: families
+                .counter("store_journal_bytes_total", "Bytes that the store's journal took.")?,
+            failures: families
+                .counter("store_failures_total", "Times that the store could not be written.")?,
+            checkpoints: families.counter(
+                "store_checkpoints_total",
+                "Times that the journal was brought into the database.",
+            )?,
+            checkpoint_seconds: families.add(prometheus::Counter::new(
+                "tidegate_store_checkpoint_seconds_total",
+                "What that took, off the way of requests.",
+            ))?,
+            checkpoint_age: families
+                .add(Gauge::new("tidegate_store_checkpoint_age_seconds", "How long ago that was last."))?,
+        })
+    }
+
+    fn show(&self, kept: &EmbeddedStats) {
+        raise(&self.journal_bytes, kept.journal_bytes);
+        raise(&self.failures, kept.failures);
+        raise(&self.checkpoints, kept.checkpoints);
+        let more = kept.checkpoint_time.as_secs_f64() - self.checkpoint_seconds.get();
+        self.checkpoint_seconds.inc_by(more.max(0.0));
+        self.checkpoint_age.set(kept.checkpoint_age.as_secs_f64());
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::health::Ailment;
 use super::process::Process;
 use super::sessions::SessionStats;
+use crate::state::embedded::EmbeddedStats;
 use crate::upstream::ServerState;
 
 /// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
@@ -126,4 +127,6 @@ pub struct StateCounts {
     pub settle_retries: u64,
     /// Settlements waiting for the store.
     pub settle_queued: u64,
+    /// What it took to keep it on the disk; nothing if it is not.
+    pub kept: EmbeddedStats,
 }

@@ -10,7 +10,7 @@ use crate::guard::limits::{Drawer, Draws};
 use crate::guard::{Reason, Refusal};
 use crate::state::admission::{Admission, Admitted};
 use crate::state::claim::{Claim, Holder};
-use crate::state::{Decision, Demand, Denial, Draw, StoreError};
+use crate::state::{Decision, Demand, Denial, Draw, Store, StoreError};
 
 /// Why a request was not admitted.
 pub(super) enum NotAdmitted {
@@ -76,6 +76,13 @@ impl Gate {
             Admitted::Denied(Denial::Claimed { claim, by }) => Err(NotAdmitted::Claimed(claim, by)),
             Admitted::Denied(denial) => Err(refusal(draws, denial).into()),
         }
+    }
+}
+
+impl Gate {
+    /// Returns once all that was taken so far would outlive this process: before anything of the request leaves the gate.
+    pub(super) async fn persist(&self) -> Result<(), Refusal> {
+        self.admissions.store().persist().await.map_err(unavailable)
     }
 }
 

@@ -39,6 +39,7 @@ impl Gate {
         for (kind, count, what) in counted.into_iter().filter(|(_, count, _)| *count > 0) {
             found.push(Ailment::new(kind, format!("In the last minute {count} {what}.")));
         }
+        found.extend(self.store().ailment().map(|why| Ailment::new(AilmentKind::StoreFailing, why)));
         let of_all = |max: fn(&Concurrency) -> u32| {
             live.fallback().map_or(u64::MAX, |guards| max(&guards.concurrency).into())
         };

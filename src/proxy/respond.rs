@@ -84,6 +84,8 @@ impl Gate {
         reply: Reply,
         author: Author,
     ) -> Result<()> {
+        // What a refused try has drawn stands. Where it can't be kept, it is answered all the same.
+        let _ = self.persist().await;
         let unread = !session.is_body_done();
         if unread || self.stop.draining() {
             session.set_keepalive(None);

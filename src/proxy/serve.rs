@@ -376,6 +376,11 @@ impl Gate {
             // Nothing was claimed the second time.
             NotAdmitted::Claimed(..) => Refusal::new(Reason::Duplicate, "The same message came before.", ""),
         });
+        // With what the head drew: once for both, as that costs a write.
+        let admitted = match admitted {
+            Ok(admission) => self.persist().await.map(|()| admission),
+            refused => refused,
+        };
         let about = match &admitted {
             Err(refusal) if refusal.reason == Reason::LoopDetected => Guard::Loops,
             _ => Guard::Limits,

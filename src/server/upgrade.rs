@@ -131,7 +131,7 @@ fn place(directory: &Path) -> Result<String, StartError> {
 }
 
 /// Makes a directory that only its owner can enter, if it is missing.
-fn private(directory: &Path) -> io::Result<()> {
+pub(super) fn private(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 

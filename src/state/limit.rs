@@ -35,6 +35,14 @@ pub(crate) struct Sliding {
     pub(crate) counter: u64,
 }
 
+impl Sliding {
+    /// A window as it is counted under `counter`.
+    pub(crate) fn new(length: u64, max: u64, counter: u64) -> Self {
+        let grain = if max <= EXACT_MAX { 1 } else { (length / GRAINS).max(1) };
+        Self { length, max, grain, counter }
+    }
+}
+
 /// A named limit. Counters belong to the name and the window's length: another spec of the same name and
 /// window (a reload, another route) counts on where this one stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,11 +86,10 @@ impl LimitSpec {
             if compiled.iter().any(|window| window.length == span) {
                 return Err(LimitError::Twice(length));
             }
-            let grain = if max <= EXACT_MAX { 1 } else { (span / GRAINS).max(1) };
             // Fixed keys: equal names must give equal counters across reloads. Names are the operator's own.
             let mut hasher = DefaultHasher::new();
             (name, span).hash(&mut hasher);
-            compiled.push(Sliding { length: span, max, grain, counter: hasher.finish() });
+            compiled.push(Sliding::new(span, max, hasher.finish()));
         }
         if compiled.is_empty() {
             return Err(LimitError::NoWindow);

@@ -11,9 +11,13 @@ pub mod bans;
 pub mod budget;
 pub mod claim;
 pub mod clock;
+mod codec;
+pub mod config;
+pub mod embedded;
 pub mod inflight;
 mod limit;
 mod memory;
+mod record;
 pub mod reputation;
 pub mod settle;
 mod subject;
@@ -103,6 +107,8 @@ pub enum StoreError {
     TooManyAccounts,
     /// The settle actor has stopped; nothing can be admitted that needs settling.
     Stopped,
+    /// What would be granted can't be kept: a crash would forget it.
+    NotKept,
 }
 
 impl fmt::Display for StoreError {
@@ -112,6 +118,7 @@ impl fmt::Display for StoreError {
             Self::SettleBacklog => "too many settlements are waiting",
             Self::TooManyAccounts => "too many accounts of budgets are in use",
             Self::Stopped => "settling has stopped",
+            Self::NotKept => "what would be granted can't be kept on the disk",
         })
     }
 }

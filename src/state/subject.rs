@@ -44,6 +44,51 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Each of them, by its code.
+    pub(super) const ALL: [Self; 15] = [
+        Self::AddressV4,
+        Self::AddressV6,
+        Self::NetworkV4,
+        Self::NetworkV6,
+        Self::User,
+        Self::Session,
+        Self::Device,
+        Self::Tenant,
+        Self::Route,
+        Self::Header,
+        Self::Combination,
+        Self::Global,
+        Self::Rest,
+        Self::Resource,
+        Self::Call,
+    ];
+
+    /// What stands for it on disk. No code may ever change its meaning: a new kind takes the next, and its place in `ALL`.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::AddressV4 => 0,
+            Self::AddressV6 => 1,
+            Self::NetworkV4 => 2,
+            Self::NetworkV6 => 3,
+            Self::User => 4,
+            Self::Session => 5,
+            Self::Device => 6,
+            Self::Tenant => 7,
+            Self::Route => 8,
+            Self::Header => 9,
+            Self::Combination => 10,
+            Self::Global => 11,
+            Self::Rest => 12,
+            Self::Resource => 13,
+            Self::Call => 14,
+        }
+    }
+
+    /// The kind of this code.
+    pub(super) fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
     /// The stable word for it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,6 +123,11 @@ const SLASH_24: u128 = 0xffff_ff00;
 impl Subject {
     /// All for whom a full store has no room of their own.
     pub(crate) const REST: Self = Self { kind: Kind::Rest, bits: 0 };
+
+    /// One that was kept, from what its kind and bits were.
+    pub(super) const fn of(kind: Kind, bits: u128) -> Self {
+        Self { kind, bits }
+    }
 
     /// A client's address: IPv4 (mapped addresses too) whole, IPv6 by its /64.
     pub fn address(address: IpAddr) -> Self {

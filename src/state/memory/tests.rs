@@ -36,7 +36,8 @@ fn stranger(n: u32) -> Subject {
 
 impl MemoryStore {
     fn granted(&self, limit: &LimitSpec, subject: Subject) -> bool {
-        self.decide(&Demand::draws(&[Draw::one(limit, subject)])).is_ok_and(|decision| decision.is_granted())
+        self.decide(&Demand::draws(&[Draw::one(limit, subject)]))
+            .is_ok_and(|(decision, _)| decision.is_granted())
     }
 }
 
@@ -123,7 +124,7 @@ fn a_refused_client_pushes_nobody_out() {
     let before = store.stats();
     for id in 0..1000 {
         let draws = [Draw::one(&ai, Subject::session(SubjectId(id << 64))), Draw::one(&ai, spent)];
-        assert!(!store.decide(&Demand::draws(&draws)).unwrap().is_granted());
+        assert!(!store.decide(&Demand::draws(&draws)).unwrap().0.is_granted());
     }
     assert_eq!(store.stats(), before);
 }
