@@ -75,8 +75,9 @@ fn server(file: &ServerFile) -> Vec<Finding> {
         add("breaker", "is off: a failing app is called on and on", "remove it");
     }
     match file.client.secret.as_ref().map(weakness) {
+        None if file.state_dir.is_some() => {}
         None => {
-            let message = "is not set: digests of users and sessions change at each start";
+            let message = "is not set, nor is state_dir: digests of users and sessions change at each start";
             add("client.secret", message, "set SESSION_SECRET_KEY, such as from openssl rand -hex 32");
         }
         Some(Some(weak)) => add("client.secret", weak, "make one with openssl rand -hex 32"),
@@ -94,6 +95,7 @@ fn server(file: &ServerFile) -> Vec<Finding> {
     {
         add("admin.token", "is the same as client.secret", "use each secret for one thing");
     }
+    tokens(file, &mut add);
     match &file.state_dir {
         None => add(
             "state_dir",
@@ -106,6 +108,52 @@ fn server(file: &ServerFile) -> Vec<Finding> {
         Some(_) => {}
     }
     found
+}
+
+/// Signed tokens that others could make, or that were made for others.
+fn tokens(file: &ServerFile, add: &mut impl FnMut(&str, &str, &'static str)) {
+    const MAKE: &str = "make one with openssl rand -hex 32";
+    let mut secrets: Vec<(String, &Secret)> = Vec::new();
+    for (name, token) in file.jwt.tokens.iter() {
+        let key = |below: &str| format!("jwt.tokens.{name}.{below}");
+        secrets.extend(token.secret.as_ref().map(|secret| (key("secret"), secret)));
+        if token.jwks.url.is_off() {
+            continue;
+        }
+        if token.issuers.is_empty() && token.audiences.is_empty() {
+            let message =
+                "is empty, as is audiences: tokens that the issuer made for other apps are good here";
+            add(&key("issuers"), message, "name the issuer and, in audiences, this app");
+        }
+        if !token.jwks.verify {
+            add(
+                &key("jwks.verify"),
+                "is false: anyone may pose as the issuer",
+                "remove it, or name a CA in ca",
+            );
+        }
+        if token.jwks.plain_http {
+            add(
+                &key("jwks.plain_http"),
+                "lets keys come in plain text",
+                "write https:// in url and remove it",
+            );
+        }
+    }
+    secrets.extend(file.jwt.mint.secret.as_ref().map(|secret| ("jwt.mint.secret".to_owned(), secret)));
+    let others = [("admin.token", &file.admin.token), ("client.secret", &file.client.secret)];
+    for (at, (key, secret)) in secrets.iter().enumerate() {
+        if let Some(weak) = weakness(secret) {
+            add(key, weak, MAKE);
+        }
+        let same = |other: &Secret| other.expose() == secret.expose();
+        let twin = others.iter().find(|(_, other)| other.as_ref().is_some_and(same)).map(|(key, _)| *key);
+        let twin = twin
+            .or_else(|| secrets.iter().take(at).find(|(_, other)| same(other)).map(|(key, _)| key.as_str()));
+        if let Some(twin) = twin {
+            add(key, &format!("is the same as {twin}"), "use each secret for one thing");
+        }
+    }
 }
 
 fn route(file: &RouteFile) -> Vec<Finding> {

@@ -92,6 +92,11 @@ impl<'a> Upstreams<'a> {
         Ok(built)
     }
 
+    /// Who is asked for names.
+    pub(super) fn resolver(&self) -> Resolver {
+        self.defaults.identity.resolver.clone()
+    }
+
     /// All of them.
     pub(super) fn into_built(self) -> Vec<Arc<Upstream>> {
         self.built

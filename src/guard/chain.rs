@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::{HeaderValue, response};
 use prometheus::Histogram;
 
+use super::auth::Auth;
 use super::body::{BodyGuard, Findings, Syntax};
 use super::caps::Caps;
 use super::cidr::Addresses;
@@ -46,6 +47,11 @@ const WAY: &[(&str, &str, &str)] = &[
     ("caps", "length of URI, header fields, body as declared", "before anything loops over them"),
     ("origin", "state-changing requests from foreign pages", "before they count against the victim's limits"),
     ("cors", "preflights", "answered here; they carry no credentials and change nothing"),
+    (
+        "auth",
+        "signed tokens",
+        "before limits and places, which go by user and class; who is refused draws from the address all the same",
+    ),
     ("concurrency", "requests in flight", "local, and given back at the end: taken before what is not"),
     (
         "limits of the address",
@@ -96,6 +102,8 @@ pub struct GuardParts {
     pub file: RouteFile,
     /// Body guard, built with settings that are not the route's alone.
     pub body: BodyGuard,
+    /// Guard of tokens, built with keys that are not the route's alone.
+    pub auth: Option<Auth>,
     /// Forwarding.
     pub forwarding: Forwarding,
     /// Whether traffic is accepted on a loopback address only.
@@ -114,6 +122,8 @@ pub struct Guards {
     leaks: Option<Leaks>,
     /// Those that only observe.
     pub observed: Observed,
+    /// Signed tokens, where there are any to look for.
+    pub auth: Option<Auth>,
     /// Caps on heads and bodies.
     pub caps: Caps,
     /// Requests in flight.
@@ -168,7 +178,7 @@ fn timed<T>(sampled: bool, histogram: &Histogram, check: impl FnOnce() -> T) -> 
 impl Guards {
     /// Builds the guards of a route. `owner` names the route that overrides a limit, if one does.
     pub fn build<'a>(parts: GuardParts, owner: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Fault> {
-        let GuardParts { file, body, forwarding, loopback } = parts;
+        let GuardParts { file, body, auth, forwarding, loopback } = parts;
         let cors = Cors::build(&file.cors)?;
         let origin =
             file.origin.as_option().map(|config| OriginGuard::build(config, cors.origins())).transpose()?;
@@ -183,6 +193,7 @@ impl Guards {
             leaks: file.leaks.as_option().map(Leaks::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
+            auth,
             cors,
             body,
             forwarding,

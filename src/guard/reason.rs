@@ -13,6 +13,8 @@ pub enum Event {
     ValidationError,
     /// Credentials that are not what they should be.
     AuthFailed,
+    /// Credentials that are what they should be, seen for the first time: no refusal's.
+    AuthAttempt,
     /// A circuit breaker moved, or somebody switched one, or maintenance.
     CircuitBreaker,
     /// Settings were read again.
@@ -23,11 +25,12 @@ pub enum Event {
 
 impl Event {
     /// Every event, for metrics and docs.
-    pub const ALL: [Event; 7] = [
+    pub const ALL: [Event; 8] = [
         Event::RateLimitExceeded,
         Event::SecurityAlert,
         Event::ValidationError,
         Event::AuthFailed,
+        Event::AuthAttempt,
         Event::CircuitBreaker,
         Event::ConfigReload,
         Event::Summary,
@@ -40,6 +43,7 @@ impl Event {
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
+            Event::AuthAttempt => "AUTH_ATTEMPT",
             Event::CircuitBreaker => "CIRCUIT_BREAKER",
             Event::ConfigReload => "CONFIG_RELOAD",
             Event::Summary => "SUMMARY",
@@ -131,6 +135,14 @@ reasons! {
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many connections are open, in total or from this address.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
+    /// A token is required, and none was sent.
+    TokenMissing = "token_missing", UNAUTHORIZED, Some(AuthFailed);
+    /// A token is none, or not one that is believed here.
+    TokenInvalid = "token_invalid", UNAUTHORIZED, Some(AuthFailed);
+    /// A token was good, and is no longer.
+    TokenExpired = "token_expired", UNAUTHORIZED, Some(AuthFailed);
+    /// A token can't be verified, since its issuer does not tell its keys.
+    IssuerUnavailable = "issuer_unavailable", SERVICE_UNAVAILABLE, None;
     /// A token was presented on the admin port, and it is not the admin token.
     AdminTokenRefused = "admin_token_refused", UNAUTHORIZED, Some(AuthFailed);
     /// Too many requests in flight in total.

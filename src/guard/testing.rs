@@ -47,6 +47,7 @@ impl Request {
                 session: None,
                 device: None,
                 class: ClientClass::Anonymous,
+                identity: None,
             },
             upgrade: false,
         }

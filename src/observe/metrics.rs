@@ -65,10 +65,12 @@ pub struct Metrics {
     refused_total: IntCounter,
     refused_per_address: IntCounter,
     heads_abandoned: IntCounter,
+    tokens_accepted: IntCounter,
     limit_events: IntCounter,
     alert_events: IntCounter,
     validation_events: IntCounter,
     auth_events: IntCounter,
+    attempt_events: IntCounter,
     breaker_events: IntCounter,
     summary_events: IntCounter,
     reload_events: IntCounter,
@@ -86,6 +88,8 @@ struct Scraped {
     in_flight: IntGauge,
     upstream_up: IntGaugeVec,
     upstream_connections: IntGaugeVec,
+    issuer_up: IntGaugeVec,
+    issuer_keys: IntGaugeVec,
     maintenance: IntGauge,
     limit_subjects: IntGauge,
     open_admissions: IntGauge,
@@ -205,10 +209,13 @@ impl Metrics {
                 "heads_abandoned_total",
                 "Connections that began a request head and never finished it, or not in time.",
             )?,
+            tokens_accepted: families
+                .counter("tokens_accepted_total", "Requests whose token was verified.")?,
             limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
             alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
             validation_events: events.with_label_values(&[Event::ValidationError.name()]),
             breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
+            attempt_events: events.with_label_values(&[Event::AuthAttempt.name()]),
             auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
             summary_events: events.with_label_values(&[Event::Summary.name()]),
             reload_events: events.with_label_values(&[Event::ConfigReload.name()]),
@@ -229,6 +236,16 @@ impl Metrics {
                     "upstream_connections",
                     "Connections to a server that are in use.",
                     &SERVER_LABELS,
+                )?,
+                issuer_up: families.gauges(
+                    "issuer_up",
+                    "Whether the keys of a token's issuer could be fetched the last time.",
+                    &["token"],
+                )?,
+                issuer_keys: families.gauges(
+                    "issuer_keys",
+                    "Keys of a token's issuer that are in force.",
+                    &["token"],
                 )?,
                 maintenance: families.gauge("maintenance", "1 while the app is closed for maintenance.")?,
                 limit_subjects: families.gauge("limit_subjects", "Subjects that limits are counted for.")?,
@@ -297,6 +314,11 @@ impl Metrics {
         self.heads_abandoned.inc();
     }
 
+    /// Counts a request whose token was verified.
+    pub fn token_accepted(&self) {
+        self.tokens_accepted.inc();
+    }
+
     /// Counts a request that ended in a panic.
     pub fn panicked(&self) {
         self.panics.inc();
@@ -318,6 +340,7 @@ impl Metrics {
             Event::SecurityAlert => &self.alert_events,
             Event::ValidationError => &self.validation_events,
             Event::AuthFailed => &self.auth_events,
+            Event::AuthAttempt => &self.attempt_events,
             Event::CircuitBreaker => &self.breaker_events,
             Event::Summary => &self.summary_events,
             Event::ConfigReload => &self.reload_events,
@@ -385,6 +408,12 @@ impl Metrics {
                 let labels = [&*server.upstream, &*server.server];
                 scraped.upstream_up.with_label_values(&labels).set(server.up.into());
                 scraped.upstream_connections.with_label_values(&labels).set(gauge(server.in_use as u64));
+            }
+            scraped.issuer_up.reset();
+            scraped.issuer_keys.reset();
+            for issuer in &snapshot.issuers {
+                scraped.issuer_up.with_label_values(&[&*issuer.token]).set(issuer.up.into());
+                scraped.issuer_keys.with_label_values(&[&*issuer.token]).set(gauge(issuer.keys as u64));
             }
             scraped.limit_subjects.set(gauge(snapshot.state.subjects));
             scraped.open_admissions.set(gauge(snapshot.state.open_admissions));

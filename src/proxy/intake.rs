@@ -52,6 +52,7 @@ impl Gate {
             diverted: None,
             fallback: None,
             admission: None,
+            attempt: false,
             held: None,
             places: None,
             in_flight: None,

@@ -12,6 +12,7 @@ mod exchange;
 pub mod fallback;
 mod forward;
 mod health;
+mod identify;
 mod intake;
 mod live;
 mod operate;

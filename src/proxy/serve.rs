@@ -128,9 +128,12 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
         ctx.live.panic_if_asked(routed.target.path());
+        let head = routed.head(session);
+        routed.route.guards.check_head(&head, &self.timers, &mut ctx.noted)?;
+        let identified = self.identify(session, ctx).await;
+        let Some(routed) = &ctx.routed else { return Ok(()) };
         let guards = &routed.route.guards;
         let head = routed.head(session);
-        guards.check_head(&head, &self.timers, &mut ctx.noted)?;
         let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client);
         let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
@@ -142,6 +145,8 @@ impl Gate {
             self.answer(session, ctx, preflight_reply(&preflight)).await?;
             return Err(Halt::Answered);
         }
+        // Not before: a preflight carries no token, and who is refused has drawn from the address.
+        guards.observed.judge(Guard::Auth, identified, &mut ctx.noted)?;
         if status {
             let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
             guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
@@ -381,6 +386,7 @@ impl Gate {
             upstream: upstream.host(),
             request_id: &ctx.request_id,
             websocket: false,
+            now: self.clock.now(),
         };
         let request_head = session.req_header();
         let mut headers: HeaderMap = request_head.headers.clone();

@@ -70,6 +70,8 @@ impl Gate {
             user_agent: head.field("user-agent"),
             referer: head.field("referer"),
             model: None,
+            identity: None,
+            attempt: false,
         });
         ctx.in_flight = None;
         if let ServerSession::H1(session) = session {

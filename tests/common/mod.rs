@@ -4,6 +4,7 @@
 mod ask;
 mod gate;
 mod h2c;
+mod issuer;
 mod load;
 mod program;
 mod upstream;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use ask::{Ask, BOTH, Via};
 pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
+pub use issuer::{Issuer, Manner, NOW, Signer, encode, raw_token, set};
 pub use load::Load;
 pub use program::{Program, kill};
 pub use upstream::{OK_JSON, Peer, Request, Upstream, unreachable};
