@@ -11,6 +11,8 @@ use common::{
     encode, gate, raw_token, set, within,
 };
 use serde_json::{Value, json};
+use tidegate::config::{Config, Overrides};
+use tidegate::state::{Clock, Timestamp};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const ADMIN: &str = "admin: {listen: '127.0.0.1:0', token: open-sesame}\n";
@@ -772,4 +774,74 @@ async fn the_guard_may_observe() {
     let log = gate.access_log(r#""class":"authenticated""#).await;
     let noted = |reason: &str| log.matches(&format!(r#""would_refuse":["{reason}"]"#)).count();
     assert_eq!((noted("token_missing"), noted("token_invalid")), (1, 1), "{log}");
+}
+
+/// An operator who only sets the environment is protected by it, whether the secret stands there or in a file.
+#[test]
+fn the_environment_gives_the_key() {
+    let scratch = Scratch::new();
+    let file = scratch.path("secret");
+    std::fs::write(&file, format!("{SECRET}\n")).expect("writes");
+    let believes = |name: &str, value: &str| {
+        let env = |asked: &str| (asked == name).then(|| value.to_owned());
+        let config =
+            Config::from_text("upstream: http://127.0.0.1:9\n", "t.yaml", &Overrides::default(), &env);
+        let settings = config.expect("settings").resolve(&Clock::system()).expect("settings");
+        let now = Timestamp::from_micros(NOW * 1_000_000);
+        settings.tokens.iter().any(|kind| kind.verify(&token("alice"), now).is_ok())
+    };
+    assert!(believes("JWT_SECRET_KEY", SECRET));
+    assert!(believes("JWT_SECRET_KEY_FILE", &file.display().to_string()));
+    assert!(!believes("JWT_SECRET_KEY", ""), "an unmodified app keeps its own login");
+}
+
+/// What is good for a try on one's own machine lets strangers in as anyone.
+#[test]
+fn production_wants_strong_keys() {
+    let told = |settings: &str| {
+        let text = format!("upstream: http://127.0.0.1:9\n{settings}");
+        let config = Config::from_text(&text, "t.yaml", &Overrides::default(), &|_| None).expect("settings");
+        config.check_production().err().map_or(String::new(), |why| why.to_string())
+    };
+    for (settings, wanted) in [
+        ("jwt: {tokens: {main: {secret: short}}}\n", "jwt.tokens.main.secret: has fewer than 32"),
+        (
+            "jwt: {mint: {secret: your-secret-change-it-before-you-go}}\n",
+            "jwt.mint.secret: looks like an example",
+        ),
+        (
+            "jwt: {tokens: {main: {jwks: {url: 'https://127.0.0.1/a'}}}}\n",
+            "jwt.tokens.main.issuers: is empty",
+        ),
+        (
+            "jwt: {tokens: {main: {jwks: {url: 'https://127.0.0.1/a', verify: false}}}}\n",
+            "jwks.verify: is false",
+        ),
+        (
+            "jwt: {tokens: {main: {jwks: {url: 'http://a/a', plain_http: true}, issuers: [a]}}}\n",
+            "jwks.plain_http: lets keys come in plain text",
+        ),
+        (
+            "jwt: {tokens: {main: {secret: 0f1e2d3c4b5a69788796a5b4c3d2e1f0}}, mint: {secret: 0f1e2d3c4b5a69788796a5b4c3d2e1f0}}\n",
+            "jwt.mint.secret: is the same as jwt.tokens.main.secret",
+        ),
+    ] {
+        assert!(told(settings).contains(wanted), "{wanted} not in {}", told(settings));
+    }
+    let sound = "jwt: {tokens: {main: {jwks: {url: 'https://127.0.0.1/a'}, issuers: [a], audiences: [b]}}}\n";
+    assert!(!told(sound).contains("jwt."), "{}", told(sound));
+    assert!(told("").contains("client.secret") && !told("state_dir: /nowhere\n").contains("client.secret"));
+}
+
+/// People paste what this prints into issues.
+#[test]
+fn no_secret_is_explained() {
+    let text = format!(
+        "upstream: http://127.0.0.1:9\njwt:\n  tokens: {{main: {{secret: {SECRET}}}, other: {{secret: {SECRET}}}}}\n  \
+         mint: {{secret: {SECRET}}}\n"
+    );
+    let config = Config::from_text(&text, "t.yaml", &Overrides::default(), &|_| None).expect("settings");
+    let shown = config.explain();
+    assert!(!shown.contains(SECRET), "{shown}");
+    assert_eq!(shown.matches("secret = (hidden)").count(), 3, "{shown}");
 }

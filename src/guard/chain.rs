@@ -47,16 +47,16 @@ const WAY: &[(&str, &str, &str)] = &[
     ("caps", "length of URI, header fields, body as declared", "before anything loops over them"),
     ("origin", "state-changing requests from foreign pages", "before they count against the victim's limits"),
     ("cors", "preflights", "answered here; they carry no credentials and change nothing"),
-    (
-        "auth",
-        "signed tokens",
-        "before limits and places, which go by user and class; who is refused draws from the address all the same",
-    ),
     ("concurrency", "requests in flight", "local, and given back at the end: taken before what is not"),
     (
         "limits of the address",
         "first transaction",
         "stands whatever follows, or refusals would be free probes",
+    ),
+    (
+        "auth",
+        "signed tokens, and the user's place among the requests in flight",
+        "a signature costs more than all before it; before limits of the address where those go by class",
     ),
     (
         "maintenance",

@@ -218,6 +218,11 @@ impl Limits {
         limit.spec.windows().find(|w| w.length == window).map(|w| w.max)
     }
 
+    /// Whether it has to be known who asks before the first transaction.
+    pub fn head_goes_by_class(&self) -> bool {
+        self.head.iter().any(|limit| !limit.classes.is_empty() || !limit.tiers.is_empty())
+    }
+
     /// Draws that stand whatever follows, or refusals would be free probes.
     pub fn head_draws<'a>(&'a self, drawer: &Drawer<'_>) -> Draws<'a> {
         collect(&self.head, drawer)

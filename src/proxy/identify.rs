@@ -1,53 +1,63 @@
 //! Finds out whose a request is, where a token says so.
 
+use std::sync::Arc;
+
 use pingora::protocols::http::ServerSession;
 
 use super::Gate;
 use super::context::Context;
 use crate::guard::Refusal;
-use crate::guard::auth::{Auth, Unproven};
-use crate::guard::jwt::{Accepted, Issuer};
+use crate::guard::auth::Unproven;
+use crate::guard::jwt::Issuer;
 
 /// How often a request has the keys of an issuer fetched: the first answer may be older than the token.
-const RENEWALS: usize = 2;
+const RENEWALS: u8 = 2;
 
 impl Gate {
-    /// Verifies the tokens that a request sends, and takes their word on who the client is.
+    /// Verifies the tokens that a request sends, and takes their word on who the client is. Waits only where a token is
+    /// signed with a key that its issuer may just have published.
     ///
     /// # Errors
     /// The refusal of a token that is not good, or of a request that needs one. The client is then who it was before.
     pub(super) async fn identify(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Refusal> {
-        let Some(routed) = &mut ctx.routed else { return Ok(()) };
-        let route = routed.route.clone();
-        let Some(auth) = &route.guards.auth else { return Ok(()) };
-        let headers = &session.req_header().headers;
-        let mut checked = auth.check(headers, self.clock.now());
-        if let Err(Unproven::UnknownKey(issuer)) = &checked {
+        match self.try_identify(session, ctx) {
+            Ok(()) => Ok(()),
+            Err(Unproven::Refused(refusal)) => Err(refusal),
             // Boxed, as it is rare: the future of every request would carry it along.
-            checked = Box::pin(self.check_anew(auth, session, issuer.as_ref())).await;
+            Err(Unproven::UnknownKey(issuer)) => {
+                let anew = Box::pin(self.identify_anew(session, ctx, &issuer)).await;
+                anew.map_err(Unproven::into_refusal)
+            }
         }
-        let Some(accepted) = checked.map_err(Unproven::into_refusal)? else { return Ok(()) };
+    }
+
+    fn try_identify(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Unproven> {
+        let Some(routed) = &mut ctx.routed else { return Ok(()) };
+        let Some(auth) = &routed.route.guards.auth else { return Ok(()) };
+        let headers = &session.req_header().headers;
+        let Some(accepted) = auth.check(headers, self.clock.now())? else { return Ok(()) };
         self.observer.metrics().token_accepted();
         ctx.attempt = accepted.first;
         ctx.live.client.identify(&mut routed.client, accepted.identity, headers);
         Ok(())
     }
 
-    /// Waits until the issuer was asked for its keys again, and verifies once more.
-    async fn check_anew(
+    /// Has the issuer asked for its keys again, and verifies once more.
+    async fn identify_anew(
         &self,
-        auth: &Auth,
         session: &ServerSession,
-        issuer: &Issuer,
-    ) -> Result<Option<Accepted>, Unproven> {
-        for _ in 1..RENEWALS {
+        ctx: &mut Context,
+        issuer: &Arc<Issuer>,
+    ) -> Result<(), Unproven> {
+        let mut renewals = RENEWALS;
+        loop {
             issuer.renew(self.clock.now()).await;
-            let checked = auth.check(&session.req_header().headers, self.clock.now());
-            if !matches!(checked, Err(Unproven::UnknownKey(_))) {
-                return checked;
+            renewals -= 1;
+            let identified = self.try_identify(session, ctx);
+            let unknown = matches!(identified, Err(Unproven::UnknownKey(_)));
+            if !unknown || renewals == 0 || !issuer.is_well() {
+                return identified;
             }
         }
-        issuer.renew(self.clock.now()).await;
-        auth.check(&session.req_header().headers, self.clock.now())
     }
 }

@@ -128,26 +128,39 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
         ctx.live.panic_if_asked(routed.target.path());
-        let head = routed.head(session);
-        routed.route.guards.check_head(&head, &self.timers, &mut ctx.noted)?;
-        let identified = self.identify(session, ctx).await;
+        let route = routed.route.clone();
+        let guards = &route.guards;
+        guards.check_head(&routed.head(session), &self.timers, &mut ctx.noted)?;
+        // To verify a signature costs more than all that stands before it, so who asks too often is refused first; unless
+        // how often one may ask goes by who one is.
+        let early = guards.limits.head_goes_by_class();
+        let mut identified = if early { self.identify(session, ctx).await } else { Ok(()) };
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let guards = &routed.route.guards;
         let head = routed.head(session);
         let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client);
-        let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
-        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
+        let mut places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
+        let drawer = Drawer::of(&head, &ctx.live.client, &route.name, status);
         let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
         guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
-        ctx.places = places;
+        if !early {
+            identified = self.identify(session, ctx).await;
+        }
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let head = routed.head(session);
         if let Some(preflight) = guards.preflight(&head) {
             self.answer(session, ctx, preflight_reply(&preflight)).await?;
             return Err(Halt::Answered);
         }
         // Not before: a preflight carries no token, and who is refused has drawn from the address.
         guards.observed.judge(Guard::Auth, identified, &mut ctx.noted)?;
+        if let Some(places) = &mut places {
+            let entered = guards.concurrency.enter_user(&self.inflight, &routed.client, places);
+            guards.observed.judge(Guard::Concurrency, entered, &mut ctx.noted)?;
+        }
+        ctx.places = places;
         if status {
+            let drawer = Drawer::of(&head, &ctx.live.client, &route.name, true);
             let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
             guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
             let live = ctx.live.clone();

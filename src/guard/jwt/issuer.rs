@@ -64,8 +64,10 @@ struct Known {
     tried: AtomicU64,
     /// When a token asked for them last.
     asked: AtomicU64,
-    /// Whether they are being fetched, or are about to be.
-    pending: AtomicBool,
+    /// Whether they are to be fetched at once.
+    due: AtomicBool,
+    /// Whether they are being fetched.
+    under_way: AtomicBool,
     /// Why the last fetch failed, if it did.
     failure: ArcSwapOption<String>,
     wanted: Notify,
@@ -95,7 +97,8 @@ impl Issuer {
             fetched: AtomicU64::new(0),
             tried: AtomicU64::new(0),
             asked: AtomicU64::new(0),
-            pending: AtomicBool::new(true),
+            due: AtomicBool::new(true),
+            under_way: AtomicBool::new(false),
             failure: ArcSwapOption::empty(),
             wanted: Notify::new(),
             done: watch::Sender::new(0),
@@ -136,9 +139,12 @@ impl Issuer {
         let failed = known.failure.load().is_some();
         let wait =
             if failed { self.schedule.cooldown.min(self.schedule.refresh) } else { self.schedule.refresh };
-        let due = known.pending.load(Ordering::Acquire) || since(&known.tried) >= wait;
+        let due = known.due.load(Ordering::Acquire) || since(&known.tried) >= wait;
         if due {
-            known.pending.store(true, Ordering::Release);
+            // In this order: who looks meanwhile sees one or the other. Who asks from here on is served by this fetch, or
+            // leaves a mark that outlives it.
+            known.under_way.store(true, Ordering::SeqCst);
+            known.due.store(false, Ordering::SeqCst);
         }
         due
     }
@@ -168,7 +174,7 @@ impl Issuer {
             }
         };
         known.tried.store(now.as_micros(), Ordering::Release);
-        known.pending.store(false, Ordering::Release);
+        known.under_way.store(false, Ordering::SeqCst);
         known.done.send_modify(|count| *count += 1);
         outcome
     }
@@ -178,14 +184,14 @@ impl Issuer {
     pub async fn renew(&self, now: Timestamp) {
         let known = &self.known;
         let mut done = known.done.subscribe();
-        if !known.pending.load(Ordering::Acquire) {
+        if !known.is_pending() {
             let last = Timestamp::from_micros(known.asked.load(Ordering::Acquire));
             if now.since(last) >= self.schedule.cooldown {
                 // In this order: who sees the time of this question sees that it is pending, too.
-                known.pending.store(true, Ordering::Release);
+                known.due.store(true, Ordering::SeqCst);
                 known.asked.store(now.as_micros(), Ordering::Release);
                 known.wanted.notify_one();
-            } else if !known.pending.load(Ordering::Acquire) {
+            } else if !known.is_pending() {
                 return;
             }
         }
@@ -213,6 +219,12 @@ impl Issuer {
                 "The keys of the token {name} can't be renewed: what {host} answers {why}. {keys} stay in force for now."
             ),
         })
+    }
+}
+
+impl Known {
+    fn is_pending(&self) -> bool {
+        self.due.load(Ordering::SeqCst) || self.under_way.load(Ordering::SeqCst)
     }
 }
 
@@ -329,6 +341,7 @@ mod tests {
     #[tokio::test]
     async fn unknown_keys_are_asked_for_once_in_a_while() {
         let (issuer, a) = (Arc::new(issuer()), Signer::ed25519("a"));
+        assert!(issuer.is_due(at(0)));
         issuer.take(set(&[&a]), at(0)).expect("taken");
         let ask = |second| {
             let issuer = issuer.clone();
@@ -341,6 +354,12 @@ mod tests {
         for waits in waiting {
             waits.await.expect("no panic");
         }
+        // Asked for while an answer is on its way: that may be older than the key.
+        assert!(issuer.is_due(at(40)) || issuer.is_due(at(621)));
+        issuer.known.due.store(true, Ordering::SeqCst);
+        issuer.take(set(&[&a]), at(25)).expect("taken");
+        assert!(issuer.is_due(at(25)), "the question outlives the answer");
+        issuer.take(set(&[&a]), at(25)).expect("taken");
         ask(29).await.expect("answered at once");
         assert!(!issuer.is_due(at(29)));
         let waits = ask(31);
