@@ -138,8 +138,11 @@ pub async fn carry(
         watch.strict(session);
     }
     let wait = Wait::default();
-    let call = pin!(retries.call(upstream, (client, own_host), request, (&mut progress.retries, &wait)));
-    let called = watch.during(session, call, (&wait, alarm), started, terms.timeouts.first_byte).await;
+    // A call that is given up tells so when it is dropped.
+    let called = {
+        let call = pin!(retries.call(upstream, (client, own_host), request, (&mut progress.retries, &wait)));
+        watch.during(session, call, (&wait, alarm), started, terms.timeouts.first_byte).await
+    };
     progress.contained = wait.is_contained();
     let (mut head, answer) = match called {
         Err(halted) => return halted.into(),

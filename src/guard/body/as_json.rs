@@ -45,11 +45,20 @@ impl BodyGuard {
             Err(fault) if fault.kind == FaultKind::TrailingData && hold != Hold::Strict => {
                 self.check_lines(body, hold, api, noted).map(Some)
             }
-            Err(fault) if hold.lets_pass(fault, body) => Ok(None),
+            Err(fault) if hold.lets_pass(fault, body) && !self.marks_json(body, hold) => Ok(None),
             Err(fault) => {
                 self.observed.judge::<()>(Guard::Json, Err(unfit(fault)), noted)?;
                 Ok(Some(Walked::default()))
             }
+        }
+    }
+
+    /// Whether JSON stands behind a byte order mark, which some apps pass over.
+    fn marks_json(&self, body: &[u8], hold: Hold) -> bool {
+        let Some(rest) = body.strip_prefix("\u{feff}".as_bytes()) else { return false };
+        match self.walk_json(rest, None, &mut Noted::new()) {
+            Ok(Err(fault)) => !hold.lets_pass(fault, rest),
+            Ok(Ok(_)) | Err(_) => true,
         }
     }
 

@@ -28,6 +28,8 @@ fn visible(start: &[u8]) -> impl Iterator<Item = u8> {
 pub fn refuted(start: &[u8]) -> bool {
     /// A token that the end cuts is a fault there; the longest that is one at its start is a pair of `\u` escapes.
     const CUT: usize = 16;
+    // Some apps pass over a byte order mark.
+    let start = start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start);
     let Ok(rules) = FieldRules::compile([]) else { return false };
     let caps = Caps { depth: u32::MAX, members: u32::MAX };
     match scan(start, &caps, &rules, &mut Scratch::default(), &mut |_| {}) {
