@@ -105,6 +105,7 @@ fn chain(c: &mut Criterion) {
                 upstream: route.upstream.host(),
                 request_id: &request_id,
                 websocket: false,
+                now: Timestamp::default(),
             };
             route.guards.forwarding.request(&mut forwarded, &told);
             let (mut answer, ()) = http::Response::new(()).into_parts();

@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use common::{Answer, Ask, Upstream, Via, gate};
+use common::{Answer, Ask, Issuer, NOW, Signer, Upstream, Via, gate};
 use serde_json::Value;
 use tidegate::cli::UNREAD;
 use tidegate::config::{Config, Overrides};
@@ -54,6 +54,8 @@ fn telling(ask: Ask) -> Ask {
         ("referer", "http://localhost/page"),
         ("user-agent", "docs"),
     ];
+    let token = Signer::secret("a-secret").token(&serde_json::json!({"sub": "a", "exp": NOW + 600}));
+    let ask = ask.field("x-token", token);
     fields.into_iter().fold(ask, |ask, (name, value)| ask.field(name, value))
 }
 
@@ -82,7 +84,9 @@ fn every_variable_of_a_log_format_is_explained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_described_as_it_is() {
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), "observe: [hosts]\n");
+    let issuer = Issuer::of(&[&Signer::ed25519("a")]).await;
+    let jwt = format!("jwt: {{tokens: {{main: {{jwks: {{url: '{}'}}}}}}}}\n", issuer.url());
+    let gate = gate(upstream.address(), &format!("observe: [hosts]\n{jwt}"));
     gate.ask(Via::H1, &Ask::chat().host("evil.example")).await;
     gate.ask(Via::H1, &Ask::chat()).await;
     gate.ask(Via::H1, &Ask::post("/api/chat", "{")).await;
@@ -112,7 +116,8 @@ async fn every_metric_is_described_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_of_every_document_is_described() {
     let upstream = Upstream::ok().await;
-    let settings = "limits: {ai: {windows: [2/min]}}\nadmin: {listen: '127.0.0.1:0', token: a-token}\n";
+    let settings = "limits: {ai: {windows: [2/min]}}\nadmin: {listen: '127.0.0.1:0', token: a-token}\n\
+                    jwt: {tokens: {main: {secret: a-secret, from: ['header:x-token']}}}\n";
     let gate = gate(upstream.address(), settings);
     let mut answers = Vec::new();
     for target in ["/api/chat?page=1", "/v1/chat/completions", "/v1/messages", "/api/chat"] {
@@ -316,8 +321,8 @@ fn the_examples_of_the_readme_are_good() {
     let configs: Vec<_> = blocks.into_iter().map(read).collect();
     let found = configs[0].check_production().expect("can be read");
     let keys: Vec<_> = found.errors.iter().map(|error| error.path.as_str()).collect();
-    // What depends on the machine: a proxy that ends TLS, and a secret that nobody else may have.
-    assert_eq!(keys, ["client.trusted_proxies", "client.secret"]);
+    // What depends on the machine: a proxy that ends TLS.
+    assert_eq!(keys, ["client.trusted_proxies"]);
     assert_eq!(found.warnings.to_string(), "");
 }
 

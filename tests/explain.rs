@@ -4,7 +4,7 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::{Scratch, Upstream, gate};
+use common::{Scratch, Signer, Upstream, gate};
 use serde_json::Value;
 
 /// The program's answer under these settings: whether all went well, and what it printed.
@@ -263,4 +263,47 @@ async fn uploads_are_looked_at_to_their_end() {
     let report = explained("", &["/files", "-H", form, "-d", &said_file]);
     let length = std::fs::metadata(&body).expect("a file").len();
     assert_eq!(report["forwarded"]["body_bytes"], length, "{report:#}");
+}
+
+/// Who a token says one is, and why one is not believed: and no token in what is printed, wherever it stands.
+#[test]
+fn tokens_are_told_of_and_not_shown() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let settings = format!(
+        "auth: {{mode: required}}\njwt: {{tokens: {{main: {{secret: {secret}, from: ['header:x-user-token']}}}}}}\n"
+    );
+    // No clock is moved here: it is good until 2096.
+    let token = Signer::secret(secret)
+        .token(&serde_json::json!({"sub": "alice", "role": "admin", "exp": 4_000_000_000_u64}));
+    let field = format!("x-user-token: {token}");
+    let report = explained(&settings, &[&["-H", &field], &CHAT[..]].concat());
+    assert_eq!(stages(&report, "refused"), [""; 0], "{report:#}");
+    let understood = &report["understood"];
+    assert_eq!((&understood["class"], &understood["token"]), (&"admin".into(), &"main".into()));
+    assert!(
+        stages(&report, "passed").contains(&"auth") && !report.to_string().contains(&token),
+        "{report:#}"
+    );
+    let (_, said) = explain(&settings, &[&["-H", &field], &CHAT[..]].concat());
+    assert!(said.contains("class admin, as the token main says") && !said.contains(&token), "{said}");
+    let missing = explained(&settings, &CHAT);
+    assert_eq!(stages(&missing, "refused"), ["auth"], "{missing:#}");
+    assert!(stages(&missing, "passed").contains(&"json, form, text, sanitize"), "{missing:#}");
+    let off = explained("", &CHAT);
+    assert!(stages(&off, "nothing_to_do").contains(&"auth"), "{off:#}");
+}
+
+/// Nobody fetches keys for an explanation: it must not hang, nor blame the token.
+#[test]
+fn an_issuer_is_not_asked_for_an_explanation() {
+    let settings = "jwt: {tokens: {main: {jwks: {url: 'http://127.0.0.1:1/keys'}}}}\n";
+    let token = Signer::ed25519("a").token(&serde_json::json!({"sub": "alice", "exp": 4_000_000_000_u64}));
+    let field = format!("authorization: Bearer {token}");
+    let begun = std::time::Instant::now();
+    let report = explained(settings, &[&["-H", &field], &CHAT[..]].concat());
+    assert_eq!(stages(&report, "refused"), ["auth"], "{report:#}");
+    let way = report["way"].as_array().expect("the way");
+    let auth = way.iter().find(|stage| stage["stage"] == "auth").expect("auth");
+    assert_eq!(auth["refusals"][0]["reason"], "issuer_unavailable", "{report:#}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
 }

@@ -59,6 +59,8 @@ impl Sources for Admin {
         snapshot.environment = if live.server.debug { "development" } else { "production" }.into();
         snapshot.in_flight = gate.stop().in_flight();
         snapshot.servers = live.upstreams.iter().flat_map(|upstream| upstream.states()).collect();
+        let now = gate.clock().now();
+        snapshot.issuers = live.issuers().map(|issuer| issuer.state(now)).collect();
         snapshot.breakers = gate.breakers();
         snapshot.maintenance = gate.maintenance();
         snapshot.degraded = gate.ailments();

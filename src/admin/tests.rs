@@ -11,7 +11,7 @@ use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::*;
-use crate::config::Rate;
+use crate::config::{KeptError, Rate};
 use crate::observe::audit::{Act, Audit, AuditError, Began, Outcome};
 use crate::observe::{Ailment, AilmentKind, BreakerView};
 use crate::proxy::{NotDone, NotSwitched, Whom};
@@ -450,7 +450,7 @@ fn a_made_token_is_kept_for_its_owner_only() {
     assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1, "only the token is left");
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(matches!(AdminToken::kept(&directory.0), Err(TokenError::Exposed(_))));
+    assert!(matches!(AdminToken::kept(&directory.0), Err(TokenError::Kept(KeptError::Exposed(..)))));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&path, "\n").unwrap();
     assert!(matches!(AdminToken::kept(&directory.0), Err(TokenError::Unusable(Some(_)))));

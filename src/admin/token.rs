@@ -1,21 +1,16 @@
 //! The admin token: given, or made once and kept beside the state; compared in constant time.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{digest, rand};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use crate::config::ServerSettings;
+use crate::config::{Kept, KeptError, ServerSettings};
 
-/// Name of the file under STATE_DIR.
-const FILE: &str = "admin.token";
+/// Where it is kept under STATE_DIR.
+const KEPT: Kept = Kept { file: "admin.token", what: "admin token" };
 
 /// Knows the admin token when it sees it; holds only its SHA-256, so that no dump of memory shows it.
 pub struct AdminToken([u8; digest::SHA256_OUTPUT_LEN]);
@@ -25,10 +20,8 @@ pub struct AdminToken([u8; digest::SHA256_OUTPUT_LEN]);
 pub enum TokenError {
     /// The token given, or the one in this file, is empty or holds bytes that a header can't carry.
     Unusable(Option<PathBuf>),
-    /// Others than its owner can read this file.
-    Exposed(PathBuf),
-    /// This path can't be read or written.
-    Io(PathBuf, io::Error),
+    /// The one that is kept can't be taken, or none can be kept.
+    Kept(KeptError),
     /// The system gave no random bytes.
     NoRandomness,
 }
@@ -42,14 +35,7 @@ impl fmt::Display for TokenError {
             Self::Unusable(Some(path)) => {
                 write!(f, "{} holds no usable admin token; remove it to have one made", path.display())
             }
-            Self::Exposed(path) => {
-                let path = path.display();
-                write!(
-                    f,
-                    "others can read the admin token in {path}; chmod 600 {path}, or remove it to have one made"
-                )
-            }
-            Self::Io(path, error) => write!(f, "can't keep the admin token in {}: {error}", path.display()),
+            Self::Kept(error) => error.fmt(f),
             Self::NoRandomness => f.write_str("the system gave no random bytes for the admin token"),
         }
     }
@@ -93,11 +79,8 @@ impl AdminToken {
     /// # Errors
     /// When the file can't be read or made, holds no token, or can be read by others.
     pub fn kept(state_dir: &Path) -> Result<(Self, PathBuf), TokenError> {
-        let path = state_dir.join(FILE);
-        if !fs::exists(&path).map_err(|error| TokenError::Io(path.clone(), error))? {
-            make(state_dir, &path)?;
-        }
-        match Self::hashed(Self::text(state_dir)?.expose_secret()) {
+        let path = KEPT.path(state_dir);
+        match Self::hashed(KEPT.take(state_dir).map_err(TokenError::Kept)?.expose_secret()) {
             Some(token) => Ok((token, path)),
             None => Err(TokenError::Unusable(Some(path))),
         }
@@ -108,13 +91,7 @@ impl AdminToken {
     /// # Errors
     /// When the file can't be read, or can be read by others.
     pub fn text(state_dir: &Path) -> Result<SecretString, TokenError> {
-        let path = state_dir.join(FILE);
-        let io = |error| TokenError::Io(path.clone(), error);
-        if fs::metadata(&path).map_err(io)?.mode() & 0o077 != 0 {
-            return Err(TokenError::Exposed(path));
-        }
-        let text = SecretString::from(fs::read_to_string(&path).map_err(io)?);
-        Ok(SecretString::from(text.expose_secret().trim_ascii()))
+        KEPT.read(state_dir).map_err(TokenError::Kept)
     }
 
     /// Whether `authorization`, the field's value, carries this token as RFC 6750 §2.1 says.
@@ -137,27 +114,4 @@ impl AdminToken {
         let hash = digest::digest(&digest::SHA256, token.as_bytes());
         hash.as_ref().try_into().ok().filter(|_| usable).map(Self)
     }
-}
-
-/// Writes a whole file aside, then gives it its name: nobody ever reads half a token, and none is replaced.
-fn make(state_dir: &Path, path: &Path) -> Result<(), TokenError> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| TokenError::NoRandomness)?;
-    let token = SecretString::from(URL_SAFE_NO_PAD.encode(bytes));
-    // The name is as random as the token, and not the token.
-    rand::fill(&mut bytes).map_err(|_| TokenError::NoRandomness)?;
-    let aside = state_dir.join(format!(".{FILE}.{}", URL_SAFE_NO_PAD.encode(bytes)));
-    let written = (|| {
-        DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        writeln!(file, "{}", token.expose_secret())?;
-        file.sync_all()?;
-        match fs::hard_link(&aside, path) {
-            // Another process was first; its token counts.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        }
-    })();
-    let _ = fs::remove_file(&aside);
-    written.map_err(|error| TokenError::Io(path.into(), error))
 }

@@ -13,8 +13,8 @@ use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::mode::{Guard, Mode};
 use crate::guard::{
-    bans, body, caps, cidr, concurrency, cors, duplicates, host, hygiene, leaks, limits, loops, origin,
-    reputation, sanitize, security_headers, text, uploads,
+    auth, bans, body, caps, cidr, concurrency, cors, duplicates, host, hygiene, jwt, leaks, limits, loops,
+    origin, reputation, sanitize, security_headers, text, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -53,6 +53,8 @@ pub struct ServerFile {
     pub connections: ConnectionsFile,
     /// How clients are recognised.
     pub client: ClientFile,
+    /// Signed tokens.
+    pub jwt: jwt::Config,
     /// Logs.
     pub log: LogFile,
     /// What operators do.
@@ -211,6 +213,8 @@ pub struct RouteFile {
     pub cors: cors::Config,
     /// Origin and referer.
     pub origin: Toggle<origin::Config>,
+    /// Who has to prove who they are.
+    pub auth: Toggle<auth::Config>,
     /// Response headers that tell too much.
     pub leaks: Toggle<leaks::Config>,
     /// Caps on heads and bodies.

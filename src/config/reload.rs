@@ -4,7 +4,7 @@ use super::{Config, ConfigError, ConfigErrors, Node, Value};
 
 /// The keys that may change, besides those that a route may override. All others are fixed when the server starts: its
 /// sockets, threads, logs and caps on connections are made from them once.
-const CHANGEABLE: [&str; 15] = [
+const CHANGEABLE: [&str; 16] = [
     "bans",
     "reputation",
     "upstream",
@@ -14,6 +14,7 @@ const CHANGEABLE: [&str; 15] = [
     "breaker",
     "retries",
     "client",
+    "jwt",
     "paths",
     "hygiene",
     "rate_limit_status",

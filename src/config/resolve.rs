@@ -14,12 +14,13 @@ use super::bodies::BodyGuards;
 use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
 use super::upstreams::Upstreams;
-use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
+use super::{Config, ConfigError, ConfigErrors, KeptError, Node, Secret, from_node};
 use crate::admin::AdminToken;
 use crate::guard::hygiene::Hygiene;
+use crate::guard::jwt::{Issuer, Verifier};
 use crate::guard::{self, Guards, bans, reputation};
 use crate::observe::{DefaultLimits, ObserverConfig, watch};
-use crate::proxy::client::{ClientRules, DigestKey};
+use crate::proxy::client::{ClientRules, DigestKey, KeyOrigin};
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::Route;
 use crate::proxy::timeouts::Timeouts;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Kinds of signed tokens that have a key.
+    pub tokens: Vec<Arc<Verifier>>,
     /// Who is banned; `None`: only by hand.
     pub bans: Option<Arc<bans::Policy>>,
     /// When limits are tightened; `None`: never.
@@ -142,6 +145,23 @@ impl Settings {
         }
     }
 
+    /// Takes the key of digests from the state directory, where none is set: limits and bans of users, sessions and
+    /// devices would end with the process otherwise. It is made there at the first start.
+    ///
+    /// # Errors
+    /// When it can't be read or kept, or can be read by others.
+    pub fn keep_digest_key(&mut self) -> Result<(), KeptError> {
+        if let (KeyOrigin::Made, Some(directory)) = (self.client.secret.origin(), &self.server.state_dir) {
+            self.client.secret = DigestKey::kept(directory)?;
+        }
+        Ok(())
+    }
+
+    /// Issuers that publish the keys of their tokens.
+    pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
+        self.tokens.iter().filter_map(|token| token.issuer())
+    }
+
     /// Whether a request asks for the caller's own limits.
     pub fn is_status_path(&self, path: &str, method: &Method) -> bool {
         method.is_safe() && self.status_path.as_deref() == Some(path)
@@ -198,7 +218,7 @@ impl Config {
             let token = AdminToken::given(&SecretString::from(token.expose()));
             token.map_err(|why| problem("admin.token", why.to_string()))?;
         }
-        let made = running.map(|running| &running.client.secret).filter(|key| key.is_made());
+        let made = running.map(|running| &running.client.secret).filter(|key| key.origin() != KeyOrigin::Set);
         let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
         let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
         let bans = file.bans.as_option().map(bans::Policy::build).transpose().map_err(misset)?;
@@ -212,10 +232,15 @@ impl Config {
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
         let known = running.map_or(&[][..], |running| &running.upstreams);
         let mut upstreams = Upstreams::read(&file, failures, (&self.server, &self.defaults), clock, known)?;
+        let resolver = &upstreams.resolver();
+        let known = running.map_or(&[][..], |running| &running.tokens);
+        let tokens = file.jwt.verifiers(resolver, known).map_err(misset)?;
+        let minter = file.jwt.minter().map_err(misset)?;
         let mut bodies = BodyGuards::over(running.map(|running| &running.bodies));
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
-            let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
+            let (file, server, tokens, minter) = (&file, &self.server, &*tokens, minter.as_ref());
+            let built = RouteBuilder { file, server, tokens, minter, loopback, index, entry }
                 .build(&mut upstreams, &mut bodies);
             match built {
                 Ok(route) => {
@@ -273,6 +298,7 @@ impl Config {
             level: if file.debug { Level::Debug } else { file.log.level },
             routes,
             upstreams,
+            tokens,
             store,
             bodies: bodies.built(),
             #[cfg(debug_assertions)]
@@ -408,7 +434,7 @@ fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<Diges
 }
 
 /// Header fields whose values are logged: a key that stands in one would be, too.
-const LOGGED: [HeaderName; 4] = [
+pub(crate) const LOGGED: [HeaderName; 4] = [
     http::header::HOST,
     http::header::USER_AGENT,
     http::header::REFERER,

@@ -9,7 +9,9 @@ use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
 use super::upstreams::Upstreams;
 use super::{ConfigError, ConfigErrors, Node, from_node_at, merge};
+use crate::guard::auth::Auth;
 use crate::guard::authority::Authority;
+use crate::guard::jwt::{Minter, Verifier};
 use crate::guard::limits::counted_fields;
 use crate::guard::mode::Observed;
 use crate::guard::{GuardParts, Guards};
@@ -41,6 +43,8 @@ impl RouteEntry {
 pub(super) struct RouteBuilder<'a> {
     pub(super) file: &'a ServerFile,
     pub(super) server: &'a Node,
+    pub(super) tokens: &'a [Arc<Verifier>],
+    pub(super) minter: Option<&'a Arc<Minter>>,
     pub(super) loopback: bool,
     pub(super) index: usize,
     pub(super) entry: &'a RouteEntry,
@@ -126,7 +130,20 @@ impl RouteBuilder<'_> {
     fn guards(&self, name: &str, file: RouteFile, bodies: &mut BodyGuards) -> Result<Guards, ConfigError> {
         let fault = |(key, message): (String, String)| self.fault(&key, message);
         let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
-        let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
+        let auth = file.auth.as_option();
+        let mint = match (auth.is_some_and(|auth| auth.mint), self.minter) {
+            (false, _) => None,
+            (true, Some(minter)) => Some(minter.clone()),
+            (true, None) => {
+                return Err(
+                    self.fault("auth.mint", "is on, but jwt.mint has no secret to sign with".to_owned())
+                );
+            }
+        };
+        let auth = auth.map(|auth| Auth::build(auth, self.tokens)).transpose();
+        let auth = auth.map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?.flatten();
+        let host_of_upstream = file.forward.host == ForwardHost::Upstream;
+        let forwarding = Forwarding { strip, host_of_upstream, mint };
         let body = bodies.get(BodyParts {
             json: file.json.clone(),
             text: file.text.clone(),
@@ -139,7 +156,7 @@ impl RouteBuilder<'_> {
         let body = body.map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         // A limit that a route repeats is its own; one that it inherits is shared by all.
         let owner = |limit: &str| self.entry.overrides.at(&["limits", limit]).map(|_| name);
-        let parts = GuardParts { file, body, forwarding, loopback: self.loopback };
+        let parts = GuardParts { file, body, auth, forwarding, loopback: self.loopback };
         Guards::build(parts, owner).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
     }
 

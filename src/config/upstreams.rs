@@ -117,6 +117,11 @@ impl<'a> Upstreams<'a> {
         self.timeouts.iter().find(|(known, _)| Arc::ptr_eq(known, upstream)).map(|(_, node)| node)
     }
 
+    /// Who is asked for names.
+    pub(super) fn resolver(&self) -> Resolver {
+        self.defaults.identity.resolver.clone()
+    }
+
     /// All of them.
     pub(super) fn into_built(self) -> Vec<Arc<Upstream>> {
         self.built

@@ -174,9 +174,15 @@ mod tests {
     /// What nobody can be blamed for, and what a page can do in its visitor's name, must not shut anyone out.
     #[test]
     fn some_reasons_never_bring_a_ban() {
-        for code in
-            ["origin_denied", "host_denied", "upstream_failed", "banned", "overloaded", "no_such_code"]
-        {
+        for code in [
+            "origin_denied",
+            "host_denied",
+            "upstream_failed",
+            "banned",
+            "overloaded",
+            "token_missing",
+            "no_such_code",
+        ] {
             let bad = Config { reasons: vec![code.into()], ..config() };
             let fault = Policy::build(&bad).expect_err(code);
             assert!(fault.key == "bans.reasons" && fault.message.contains(code), "{fault}");

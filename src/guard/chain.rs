@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::{HeaderValue, response};
 use prometheus::Histogram;
 
+use super::auth::Auth;
 use super::body::{BodyGuard, Findings, Syntax};
 use super::caps::{BodyKind, Caps};
 use super::cidr::Addresses;
@@ -77,6 +78,8 @@ way! {
         "local, and given back at the end: taken before what is not";
     AddressLimits = "limits of the address", "first transaction",
         "stands whatever follows, or refusals would be free probes";
+    Auth = "auth", "signed tokens, and the user's place among the requests in flight",
+        "a signature costs more than all before it; looked at before limits of the address where those go by who asks";
     Maintenance = "maintenance", "an app that somebody closed",
         "status and preflights go on; nobody's body is waited for";
     Target = "path and query", "markup in any path, texts in the query of a call to a model or chat",
@@ -105,6 +108,8 @@ pub struct GuardParts {
     pub file: RouteFile,
     /// Body guard, built with settings that are not the route's alone.
     pub body: Arc<BodyGuard>,
+    /// Guard of tokens, built with keys that are not the route's alone.
+    pub auth: Option<Auth>,
     /// Forwarding.
     pub forwarding: Forwarding,
     /// Whether traffic is accepted on a loopback address only.
@@ -125,6 +130,8 @@ pub struct Guards {
     leaks: Option<Leaks>,
     /// Those that only observe.
     pub observed: Observed,
+    /// Signed tokens, where there are any to look for.
+    pub auth: Option<Auth>,
     /// Caps on heads and bodies.
     pub caps: Caps,
     /// Requests in flight.
@@ -179,7 +186,7 @@ fn timed<T>(sampled: bool, histogram: &Histogram, check: impl FnOnce() -> T) -> 
 impl Guards {
     /// Builds the guards of a route. `owner` names the route that overrides a limit, if one does.
     pub fn build<'a>(parts: GuardParts, owner: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Fault> {
-        let GuardParts { file, body, forwarding, loopback } = parts;
+        let GuardParts { file, body, auth, forwarding, loopback } = parts;
         let cors = Cors::build(&file.cors)?;
         let origin =
             file.origin.as_option().map(|config| OriginGuard::build(config, cors.origins())).transpose()?;
@@ -196,6 +203,7 @@ impl Guards {
             loops: file.loops.as_option().map(Loops::build).transpose()?,
             limits: Limits::build(&file.limits, owner)?,
             concurrency: Concurrency::build(&file.concurrency)?,
+            auth,
             cors,
             body,
             forwarding,

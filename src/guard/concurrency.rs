@@ -75,28 +75,33 @@ impl Concurrency {
         self.0.streams.total
     }
 
-    /// Takes the places that a request needs; they are given back when the permits are dropped.
+    /// Takes the places that a request needs but for its user's; they are given back when the permits are dropped.
     pub fn enter(&self, inflight: &Arc<Inflight>, client: &Client) -> Result<Places, Refusal> {
-        let Config { total, address, user, .. } = self.0;
-        let place = |subject, max, reason, whose, setting: &'static str| {
-            inflight.try_acquire(subject, max).ok_or_else(|| {
-                let detail = format!("{max} requests at once are allowed {whose}; wait for one to end.");
-                Refusal::new(reason, detail, setting)
-            })
-        };
-        let limited = Reason::ConcurrencyLimited;
+        let Config { total, address, .. } = self.0;
         let from = Subject::address(client.address);
+        let limited = Reason::ConcurrencyLimited;
+        let everyone = Subject::global();
         Ok(Places {
-            _total: place(Subject::global(), total, Reason::Overloaded, "in total", "concurrency.total")?,
-            _address: place(from, address, limited, "from one address", "concurrency.address")?,
-            _user: match client.user {
-                Some(id) => {
-                    Some(place(Subject::user(id), user, limited, "for one user", "concurrency.user")?)
-                }
-                None => None,
-            },
+            _total: place(inflight, everyone, total, Reason::Overloaded, "in total", "concurrency.total")?,
+            _address: place(inflight, from, address, limited, "from one address", "concurrency.address")?,
+            user: None,
             _session: None,
         })
+    }
+
+    /// Takes the user's place, once it is known who that is.
+    pub fn enter_user(
+        &self,
+        inflight: &Arc<Inflight>,
+        client: &Client,
+        places: &mut Places,
+    ) -> Result<(), Refusal> {
+        let limited = Reason::ConcurrencyLimited;
+        if let Some(id) = client.user {
+            let (whose, setting) = ("for one user", "concurrency.user");
+            places.user = Some(place(inflight, Subject::user(id), self.0.user, limited, whose, setting)?);
+        }
+        Ok(())
     }
 
     /// Takes the places that a stream needs among those that are open.
@@ -119,8 +124,22 @@ impl Concurrency {
             .session
             .map(|id| of(Subject::session(id), session, "in one session", "concurrency.streams.session"));
         let (user, session) = (user.transpose()?, session.transpose()?);
-        Ok(Places { _total: total, _address: address, _user: user, _session: session })
+        Ok(Places { _total: total, _address: address, user, _session: session })
     }
+}
+
+fn place(
+    inflight: &Arc<Inflight>,
+    subject: Subject,
+    max: u32,
+    reason: Reason,
+    whose: &str,
+    setting: &'static str,
+) -> Result<Permit, Refusal> {
+    inflight.try_acquire(subject, max).ok_or_else(|| {
+        let detail = format!("{max} requests at once are allowed {whose}; wait for one to end.");
+        Refusal::new(reason, detail, setting)
+    })
 }
 
 /// The places of one request or stream, until dropped.
@@ -128,7 +147,7 @@ impl Concurrency {
 pub struct Places {
     _total: Permit,
     _address: Permit,
-    _user: Option<Permit>,
+    user: Option<Permit>,
     _session: Option<Permit>,
 }
 
@@ -159,6 +178,25 @@ mod tests {
         assert_eq!(guard.enter(&crowds, &c).expect_err("total").reason, Reason::Overloaded);
         drop(first);
         guard.enter(&crowds, &c).expect("a place came back");
+    }
+
+    /// A user with many slow requests from many addresses must not hold every place, either.
+    #[test]
+    fn users_have_places_too() {
+        let guard =
+            Concurrency::build(&Config { total: 9, address: 9, user: 1, streams: STREAMS }).expect("guard");
+        let crowds = Arc::new(Inflight::new());
+        let mut client = Request::new(http::Method::GET).client;
+        let mut enter = |user: Option<u128>| {
+            client.user = user.map(SubjectId);
+            let mut places = guard.enter(&crowds, &client).expect("room for all");
+            guard.enter_user(&crowds, &client, &mut places).map(|()| places)
+        };
+        let first = enter(Some(1)).expect("first");
+        assert_eq!(enter(Some(1)).expect_err("second").reason, Reason::ConcurrencyLimited);
+        assert!(enter(Some(2)).is_ok() && enter(None).is_ok());
+        drop(first);
+        enter(Some(1)).expect("a place came back");
     }
 
     /// One page that opens a stream with each reload would otherwise hold all there are, of one address or of a whole house.

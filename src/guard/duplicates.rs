@@ -230,6 +230,9 @@ impl<'a> Sent<'a> {
             hasher.write_u128(id.map_or(0, |id| id.0));
         }
         field(&mut hasher, client.tenant.as_bytes());
+        // A tenant that a token names may be served at several hosts.
+        let host = self.head.authority.filter(|_| client.identity.is_some());
+        field(&mut hasher, host.unwrap_or_default().as_bytes());
         for cookies in self.head.headers.get_all(COOKIE) {
             field(&mut hasher, cookies.as_bytes());
         }
@@ -304,11 +307,14 @@ impl Claims {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::Method;
 
     use super::*;
+    use crate::guard::jwt::Identity;
     use crate::guard::testing::{Request, rules};
-    use crate::proxy::client::SubjectId;
+    use crate::proxy::client::{ClientClass, SubjectId};
 
     fn guard(content: Content) -> Duplicates {
         let config = Config {
@@ -387,6 +393,26 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 14);
+    }
+
+    /// A token may name one tenant for several hosts: what one app was told must not keep another from hearing it.
+    #[test]
+    fn hosts_of_one_tenant_never_meet() {
+        let claim = |authority| {
+            let mut request = Request::new(Method::POST).at(authority);
+            request.client.tenant = "acme".into();
+            request.client.identity = Some(Arc::new(Identity {
+                token: "main".into(),
+                subject: "alice".into(),
+                issuer: None,
+                class: ClientClass::Authenticated,
+                tier: None,
+                tenant: Some("acme".into()),
+            }));
+            one(&request, None, "{}", Some("m1"))
+        };
+        assert_eq!(claim("a.example"), claim("a.example"));
+        assert_ne!(claim("a.example"), claim("b.example"));
     }
 
     /// A client that repeats itself gets its answer; one that reuses its key for something else must be told.

@@ -54,7 +54,7 @@ pub enum Measure {
 pub enum By {
     /// Client address (IPv6: its /64).
     Address,
-    /// User: the key presented. Without one, and beside one that nobody has verified, the address.
+    /// User: whom a verified token names, else the key presented. Without either, and beside a key, the address.
     User,
     /// Session, bound to its user or address.
     Session,
@@ -118,27 +118,20 @@ pub struct Config {
     /// Other windows for a class of callers.
     #[serde(default)]
     #[schemars(schema_with = "classes")]
-    pub classes: BTreeMap<ClassName, Vec<Rate>>,
+    pub classes: BTreeMap<ClientClass, Vec<Rate>>,
+    /// Other windows for a tier that a verified token names; these come before a class's.
+    #[serde(default)]
+    pub tiers: BTreeMap<String, Vec<Rate>>,
     /// Name under which the environment sets it, for the refusal to say.
     #[serde(default)]
     pub environment: Option<String>,
-}
-
-/// A class of callers, as a key of `classes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ClassName {
-    /// No key presented.
-    Anonymous,
-    /// A key presented.
-    Keyed,
 }
 
 /// The schema of `classes`; the derived one would take any name.
 fn classes(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
-        "propertyNames": generator.subschema_for::<ClassName>(),
+        "propertyNames": generator.subschema_for::<ClientClass>(),
         "additionalProperties": generator.subschema_for::<Vec<Rate>>(),
     })
 }
@@ -154,8 +147,8 @@ struct Limit {
     measure: Measure,
     by: Box<[By]>,
     spec: Spec,
-    anonymous: Option<Spec>,
-    keyed: Option<Spec>,
+    classes: Box<[(ClientClass, Spec)]>,
+    tiers: Box<[(Box<str>, Spec)]>,
     setting: Arc<str>,
 }
 
@@ -359,6 +352,16 @@ impl Limits {
         draws
     }
 
+    /// Whether it has to be known who asks before the first transaction: by class or tier, or because bytes are counted
+    /// by what a token may say.
+    pub fn head_goes_by_identity(&self) -> bool {
+        let by_identity = |by: &By| matches!(by, By::User | By::Session | By::Tenant);
+        let goes = |limit: &Limit| {
+            !limit.classes.is_empty() || !limit.tiers.is_empty() || limit.by.iter().any(by_identity)
+        };
+        self.head.iter().any(goes)
+    }
+
     /// Draws that stand whatever follows, or refusals would be free probes.
     pub fn head_draws<'a>(&'a self, drawer: &Drawer<'_>) -> Draws<'a> {
         collect(&self.head, drawer)
@@ -392,7 +395,7 @@ impl Limits {
     pub fn add_all<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
         let shown = |limit: &Limit| limit.counts != Counts::Status;
         for limit in self.head.iter().chain(&self.body).filter(|limit| shown(limit)) {
-            let counter = limit.spec_for(drawer.client.class).name();
+            let counter = limit.spec_for(drawer.client).name();
             if !draws.draws.iter().any(|draw| draw.limit.name() == counter) {
                 limit.draw(drawer, 1, draws);
             }
@@ -454,8 +457,16 @@ impl Limit {
                 LimitSpec::new(&format!("{counter}{class}"), windows).map_err(|why| why.to_string())?;
             Ok(Spec { run: Arc::new(spec), written: None })
         };
-        let of_class =
-            |class, suffix| config.classes.get(&class).map(|rates| spec(rates, suffix)).transpose();
+        if let Some(tier) = config.tiers.keys().find(|tier| tier.is_empty() || !tier.chars().all(sound)) {
+            return Err(format!("the name of a tier is made of letters, digits, - and _; {tier:?} is not"));
+        }
+        let classes = config
+            .classes
+            .iter()
+            .map(|(class, rates)| Ok::<_, String>((*class, spec(rates, &format!(".{}", class.name()))?)));
+        let tiers = config.tiers.iter().map(|(tier, rates)| {
+            Ok::<_, String>((tier.as_str().into(), spec(rates, &format!(".tier.{tier}"))?))
+        });
         let setting = match (owner, &config.environment) {
             (Some(route), _) => format!("limits.{name} of the route {route}"),
             (None, Some(variables)) => format!("limits.{name} ({variables})"),
@@ -466,30 +477,34 @@ impl Limit {
             measure: config.measure,
             by: config.by.clone().into(),
             spec: spec(&config.windows, "")?,
-            anonymous: of_class(ClassName::Anonymous, ".anonymous")?,
-            keyed: of_class(ClassName::Keyed, ".keyed")?,
+            classes: classes.collect::<Result<_, _>>()?,
+            tiers: tiers.collect::<Result<_, _>>()?,
             setting: setting.into(),
         })
     }
 
-    fn spec_for(&self, class: ClientClass) -> &LimitSpec {
-        let own = match class {
-            ClientClass::Anonymous => &self.anonymous,
-            ClientClass::Keyed => &self.keyed,
-        };
-        &own.as_ref().unwrap_or(&self.spec).run
+    fn spec_for(&self, client: &Client) -> &LimitSpec {
+        let tier = client.identity.as_ref().and_then(|identity| identity.tier.as_deref());
+        let of_tier = || self.tiers.iter().find(|(name, _)| Some(&**name) == tier).map(|(_, spec)| spec);
+        let of = |class| self.classes.iter().find(|(own, _)| *own == class).map(|(_, spec)| spec);
+        // An admin is somebody, whatever else.
+        let somebody = || of(ClientClass::Authenticated).filter(|_| client.class == ClientClass::Admin);
+        &of_tier().or_else(|| of(client.class)).or_else(somebody).unwrap_or(&self.spec).run
     }
 
     fn specs(&self) -> impl Iterator<Item = &Spec> {
-        [Some(&self.spec), self.anonymous.as_ref(), self.keyed.as_ref()].into_iter().flatten()
+        let classes = self.classes.iter().map(|(_, spec)| spec);
+        std::iter::once(&self.spec).chain(classes).chain(self.tiers.iter().map(|(_, spec)| spec))
     }
 
     fn specs_mut(&mut self) -> impl Iterator<Item = &mut Spec> {
-        [Some(&mut self.spec), self.anonymous.as_mut(), self.keyed.as_mut()].into_iter().flatten()
+        let classes = self.classes.iter_mut().map(|(_, spec)| spec);
+        std::iter::once(&mut self.spec).chain(classes).chain(self.tiers.iter_mut().map(|(_, spec)| spec))
     }
 
     fn draw<'a>(&'a self, drawer: &Drawer<'_>, weight: u64, draws: &mut Draws<'a>) {
-        let limit = self.spec_for(drawer.client.class);
+        let limit = self.spec_for(drawer.client);
+        let verified = drawer.client.identity.is_some();
         let mut push = |subject| {
             draws.draws.push(Draw { limit, subject, weight });
             draws.settings.push(&self.setting);
@@ -498,7 +513,9 @@ impl Limit {
         match &*self.by {
             [By::User] => {
                 // Anyone can invent a key, so one that is not verified gains its bearer nothing.
-                push(address);
+                if !verified {
+                    push(address);
+                }
                 if let Some(user) = drawer.client.user {
                     push(Subject::user(user));
                 }
@@ -517,6 +534,7 @@ impl Limit {
                     several.iter().map(part).collect::<Option<Vec<_>>>()
                 };
                 if several.contains(&By::User)
+                    && !verified
                     && drawer.client.user.is_some()
                     && let Some(parts) = parts(true)
                 {
@@ -570,6 +588,7 @@ mod tests {
             measure: Measure::Requests,
             windows,
             classes: BTreeMap::new(),
+            tiers: BTreeMap::new(),
             environment: None,
         }
     }
@@ -638,6 +657,19 @@ mod tests {
         assert_eq!(anonymous[0], keyed[0]);
     }
 
+    /// Bytes of a user whom a token names are drawn as that user's from the first one on, or the limit would never be met.
+    #[test]
+    fn limits_of_the_head_tell_if_they_go_by_who_asks() {
+        let goes = |config: Config| limits(&[("bytes", config)]).head_goes_by_identity();
+        let flown = |by: By| Config { measure: Measure::Bytes, ..config(Counts::All, &[by]) };
+        assert!(goes(flown(By::User)) && goes(flown(By::Session)) && goes(flown(By::Tenant)));
+        assert!(!goes(flown(By::Device)) && !goes(config(Counts::All, &[By::Address])));
+        assert!(!goes(config(Counts::All, &[By::User])), "drawn when it is known");
+        let mut by_class = config(Counts::All, &[By::Address]);
+        by_class.classes.insert(ClientClass::Admin, by_class.windows.clone());
+        assert!(goes(by_class));
+    }
+
     /// What a request does not have can't be counted, and must not be counted together with what others don't have.
     #[test]
     fn absent_subjects_draw_nothing() {
@@ -658,7 +690,7 @@ mod tests {
     fn classes_and_routes_have_their_own_counters() {
         let mut ai = config(Counts::Ai, &[By::User]);
         ai.environment = Some("RATE_LIMIT_AI_PER_MINUTE".into());
-        ai.classes.insert(ClassName::Keyed, vec![Rate { max: 50, window: Duration::from_secs(60) }]);
+        ai.classes.insert(ClientClass::Keyed, vec![Rate { max: 50, window: Duration::from_secs(60) }]);
         let named = Named(vec![("ai".into(), Toggle::On(ai))]);
         let shared = Limits::build(&named, |_| None).expect("limits");
         let owned = Limits::build(&named, |_| Some("chat")).expect("limits");

@@ -4,6 +4,7 @@
 //! the reason, the rule and the setting that would change it. No guard opens a socket, reads the clock or the
 //! config file, or renders a response; `proxy::reply` turns refusals into HTTP, `chain` runs and measures the guards.
 
+pub mod auth;
 pub mod authority;
 pub mod bans;
 pub mod body;
@@ -18,6 +19,7 @@ pub mod form;
 pub mod host;
 pub mod hygiene;
 pub mod json;
+pub mod jwt;
 pub mod leaks;
 pub mod limits;
 pub mod loops;

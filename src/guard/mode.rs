@@ -52,6 +52,8 @@ guards! {
     Origin = "origin",
     /// Preflights.
     Cors = "cors",
+    /// Signed tokens.
+    Auth = "auth",
     /// Shape, coding and charset of JSON and forms.
     Json = "json",
     /// Files that are sent.

@@ -13,6 +13,8 @@ pub enum Event {
     ValidationError,
     /// Credentials that are not what they should be.
     AuthFailed,
+    /// Credentials that are what they should be, seen for the first time: no refusal's.
+    AuthAttempt,
     /// A message that came before.
     DuplicateBlocked,
     /// A circuit breaker moved, or somebody switched one, or maintenance.
@@ -28,11 +30,12 @@ pub enum Event {
 impl Event {
     /// Every event, for metrics and docs,
     /// in the order of their discriminants, which index their counters.
-    pub const ALL: [Event; 9] = [
+    pub const ALL: [Event; 10] = [
         Event::RateLimitExceeded,
         Event::SecurityAlert,
         Event::ValidationError,
         Event::AuthFailed,
+        Event::AuthAttempt,
         Event::DuplicateBlocked,
         Event::CircuitBreaker,
         Event::ConfigReload,
@@ -47,6 +50,7 @@ impl Event {
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
+            Event::AuthAttempt => "AUTH_ATTEMPT",
             Event::DuplicateBlocked => "DUPLICATE_BLOCKED",
             Event::CircuitBreaker => "CIRCUIT_BREAKER",
             Event::ConfigReload => "CONFIG_RELOAD",
@@ -87,7 +91,14 @@ macro_rules! reasons {
 impl Reason {
     /// Whether a client can be blamed for it, and no page could bring it upon its visitor.
     pub fn may_strike(self) -> bool {
-        let never = [Self::OriginDenied, Self::HostDenied, Self::Overloaded, Self::TooManyConnections];
+        let never = [
+            Self::OriginDenied,
+            Self::HostDenied,
+            Self::Overloaded,
+            Self::TooManyConnections,
+            // How an app finds out that its user has to log in.
+            Self::TokenMissing,
+        ];
         let blamed =
             [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError, Event::AuthFailed];
         // The event of a ban tells that there is one; a refusal because of it is not another fault.
@@ -162,6 +173,14 @@ reasons! {
     StreamLimited = "stream_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many connections are open, in total or from this address.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
+    /// A token is required, and none was sent.
+    TokenMissing = "token_missing", UNAUTHORIZED, Some(AuthFailed);
+    /// A token is none, or not one that is believed here.
+    TokenInvalid = "token_invalid", UNAUTHORIZED, Some(AuthFailed);
+    /// A token was good, and is no longer.
+    TokenExpired = "token_expired", UNAUTHORIZED, Some(AuthFailed);
+    /// A token can't be verified, since its issuer does not tell its keys.
+    IssuerUnavailable = "issuer_unavailable", SERVICE_UNAVAILABLE, None;
     /// The caller is banned. As an event: has just been banned.
     Banned = "banned", FORBIDDEN, Some(SecurityAlert);
     /// The app has refused a login again and again; told as an event only.

@@ -60,6 +60,7 @@ impl Request {
                 session: None,
                 device: None,
                 class: ClientClass::Anonymous,
+                identity: None,
             },
             upgrade: false,
         }

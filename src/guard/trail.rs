@@ -81,6 +81,8 @@ impl Noted {
                 | Reason::UploadTypeDenied
                 | Reason::UploadTooLarge => Stage::Uploads,
                 Reason::BodyTooLarge | Reason::BodyTimeout => Stage::Body,
+                // Asked again once a token has told whose the request is.
+                Reason::Banned => Stage::Bans,
                 _ => trail.stage,
             };
             trail.steps.push(Step { stage, refused: Some((refusal.clone(), false)) });
@@ -108,8 +110,8 @@ impl Trail {
             Guard::Caps => Some(Stage::Caps),
             Guard::Origin => Some(Stage::Origin),
             Guard::Cors => Some(Stage::Cors),
-            // Streams are counted once one is known as such.
-            Guard::Concurrency => Some(Stage::Concurrency).filter(|stage| self.stage <= *stage),
+            Guard::Auth => Some(Stage::Auth),
+            Guard::Concurrency => Some(Stage::Concurrency),
             Guard::Uploads => Some(Stage::Uploads),
             // Asked in several stages.
             Guard::Json
@@ -119,11 +121,17 @@ impl Trail {
             | Guard::Loops
             | Guard::Limits => None,
         };
-        if let Some(stage) = own {
-            self.enter(stage);
-        }
+        let stage = match own {
+            // Asked once more when it is known whose the request is, and that it is a stream.
+            Some(Stage::Concurrency) if self.stage > Stage::Concurrency => Stage::Concurrency,
+            Some(stage) => {
+                self.enter(stage);
+                stage
+            }
+            None => self.stage,
+        };
         let refused = refusal.map(|refusal| (refusal.clone(), observes));
-        self.steps.push(Step { stage: self.stage, refused });
+        self.steps.push(Step { stage, refused });
         observes || self.goes_on
     }
 }

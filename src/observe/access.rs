@@ -84,6 +84,7 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
             line.subject(key, subject);
         }
     }
+    line.maybe("class", record.identity.map(|identity| identity.class.name()));
     if let Some(model) = record.model {
         line.text("model", shortened(&redact(model), FIELD_BYTES));
     }

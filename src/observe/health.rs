@@ -36,6 +36,8 @@ ailments! {
     UpstreamUnresolved = "upstream_unresolved";
     /// Servers of an upstream are not well.
     UpstreamDegraded = "upstream_degraded";
+    /// The keys of an issuer can't be fetched.
+    IssuerUnavailable = "issuer_unavailable";
     /// The circuit breaker of an upstream is open.
     BreakerOpen = "breaker_open";
     /// The app is closed for maintenance.

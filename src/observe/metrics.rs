@@ -66,6 +66,7 @@ pub struct Metrics {
     refused_total: IntCounter,
     refused_per_address: IntCounter,
     heads_abandoned: IntCounter,
+    tokens_accepted: IntCounter,
     /// In the order of [`Event::ALL`].
     events: [IntCounter; Event::ALL.len()],
     pub(super) access_dropped: IntCounter,
@@ -82,6 +83,8 @@ struct Scraped {
     in_flight: IntGauge,
     upstream_up: IntGaugeVec,
     upstream_connections: IntGaugeVec,
+    issuer_up: IntGaugeVec,
+    issuer_keys: IntGaugeVec,
     maintenance: IntGauge,
     limit_subjects: IntGauge,
     open_admissions: IntGauge,
@@ -202,6 +205,8 @@ impl Metrics {
                 "heads_abandoned_total",
                 "Connections that began a request head and never finished it, or not in time.",
             )?,
+            tokens_accepted: families
+                .counter("tokens_accepted_total", "Requests whose token was verified.")?,
             events: Event::ALL.map(|event| events.with_label_values(&[event.name()])),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
@@ -220,6 +225,16 @@ impl Metrics {
                     "upstream_connections",
                     "Connections to a server that are in use.",
                     &SERVER_LABELS,
+                )?,
+                issuer_up: families.gauges(
+                    "issuer_up",
+                    "Whether the keys of a token's issuer could be fetched the last time.",
+                    &["token"],
+                )?,
+                issuer_keys: families.gauges(
+                    "issuer_keys",
+                    "Keys of a token's issuer that are in force.",
+                    &["token"],
                 )?,
                 maintenance: families.gauge("maintenance", "1 while the app is closed for maintenance.")?,
                 limit_subjects: families.gauge("limit_subjects", "Subjects that limits are counted for.")?,
@@ -287,6 +302,11 @@ impl Metrics {
     /// Counts a request head that was begun and never became a request.
     pub fn head_abandoned(&self) {
         self.heads_abandoned.inc();
+    }
+
+    /// Counts a request whose token was verified.
+    pub fn token_accepted(&self) {
+        self.tokens_accepted.inc();
     }
 
     /// Counts a request that ended in a panic.
@@ -369,6 +389,12 @@ impl Metrics {
                 let labels = [&*server.upstream, &*server.server];
                 scraped.upstream_up.with_label_values(&labels).set(server.up.into());
                 scraped.upstream_connections.with_label_values(&labels).set(gauge(server.in_use as u64));
+            }
+            scraped.issuer_up.reset();
+            scraped.issuer_keys.reset();
+            for issuer in &snapshot.issuers {
+                scraped.issuer_up.with_label_values(&[&*issuer.token]).set(issuer.up.into());
+                scraped.issuer_keys.with_label_values(&[&*issuer.token]).set(gauge(issuer.keys as u64));
             }
             scraped.limit_subjects.set(gauge(snapshot.state.subjects));
             scraped.open_admissions.set(gauge(snapshot.state.open_admissions));

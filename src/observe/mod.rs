@@ -1,6 +1,7 @@
 //! Seeing: metrics, access log, security events, and the snapshot that the admin endpoints show.
 
 mod access;
+mod attempt;
 pub mod audit;
 mod breaker_event;
 mod callers;
@@ -50,6 +51,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 
+use crate::guard::jwt::Identity;
 use crate::guard::sanitize::{Kinds, Sightings, Sink, Target};
 use crate::guard::{Event, Reason, Refusal, Traffic};
 use crate::proxy::client::SubjectId;
@@ -121,6 +123,10 @@ pub struct Record<'a> {
     pub referer: Option<&'a [u8]>,
     /// The model asked for, where one was read from the body.
     pub model: Option<&'a str>,
+    /// What a verified token says of the user.
+    pub identity: Option<&'a Identity>,
+    /// Whether that token was not seen before.
+    pub attempt: bool,
 }
 
 impl Record<'_> {
@@ -280,6 +286,12 @@ impl Observer {
         }
         if let Some(event) = SecurityEvent::of(record) {
             self.event(&event);
+        }
+        if let Some(identity) = record.identity.filter(|_| record.attempt) {
+            self.metrics.events(Event::AuthAttempt).inc();
+            if let Some(log) = &self.events {
+                with_line(log, |line| attempt::write(record, identity, line));
+            }
         }
         record.noted.iter().for_each(|refusal| route.observed(refusal.reason));
         // The first alone would have refused it: to tell of all would make more events than refusing does.

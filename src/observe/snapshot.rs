@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::health::Ailment;
 use super::process::Process;
 use super::sessions::SessionStats;
+use crate::guard::jwt::IssuerState;
 use crate::state::embedded::EmbeddedStats;
 use crate::upstream::ServerState;
 
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub state: StateCounts,
     /// The servers of all upstreams.
     pub servers: Vec<ServerState>,
+    /// Issuers that publish the keys of their tokens.
+    pub issuers: Vec<IssuerState>,
     /// Circuit breakers, one an upstream.
     pub breakers: Vec<BreakerView>,
     /// What callers are told while the app is closed for maintenance.

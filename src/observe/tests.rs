@@ -102,6 +102,8 @@ pub(super) fn record<'a>() -> Record<'a> {
         user_agent: Some(b"curl/8.5.0"),
         referer: None,
         model: None,
+        identity: None,
+        attempt: false,
     }
 }
 

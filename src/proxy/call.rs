@@ -21,8 +21,8 @@ use crate::guard::mode::Guard;
 use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
-use crate::state::Store;
 use crate::state::admission::Outcome;
+use crate::state::{Store, Timestamp};
 use crate::upstream::RequestBody;
 
 /// About as many fields as forwarding adds.
@@ -99,7 +99,7 @@ impl Gate {
     ) -> Result<Ended, Refusal> {
         let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
         let Some(outbound) = ctx.live.outbound_of(&routed.upstream) else { return Ok(Ended::Served) };
-        let request = outgoing(session, ctx, routed, body)?;
+        let request = outgoing(session, ctx, routed, body, self.clock.now())?;
         if ctx.noted.trail_mut().is_some() {
             return Ok(Box::pin(show(session, ctx, watch, *request)).await);
         }
@@ -181,6 +181,7 @@ fn outgoing(
     ctx: &Context,
     routed: &Routed,
     body: RequestBody,
+    now: Timestamp,
 ) -> Result<Box<Request<RequestBody>>, Refusal> {
     let told = Told {
         client: &routed.client,
@@ -188,6 +189,7 @@ fn outgoing(
         upstream: routed.upstream.host(),
         request_id: &ctx.request_id,
         websocket: false,
+        now,
     };
     let head = session.req_header();
     let mut headers = head.headers.clone();

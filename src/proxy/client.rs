@@ -3,15 +3,26 @@
 use std::fmt;
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::{digest, rand};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use ipnet::IpNet;
+use secrecy::ExposeSecret;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use crate::config::{Kept, KeptError};
+use crate::guard::jwt::Identity;
 use crate::observe::redact::KeyNames;
 use crate::state::{Kind, Subject};
+
+/// Where the key of digests is kept under STATE_DIR.
+const KEPT: Kept = Kept { file: "digest.key", what: "key of digests" };
+
+/// Begins the digests of verified users; no [`Kind`], all of which begin with a smaller number.
+const VERIFIED: u8 = 128;
 
 /// A keyed 128-bit digest that stands for a user, session, device or tenant wherever one is counted or logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +52,17 @@ impl fmt::Debug for SubjectId {
 
 /// Which class of caller this is (L6).
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ClientClass {
@@ -49,6 +70,25 @@ pub enum ClientClass {
     Anonymous,
     /// A key or bearer token was presented; nobody here has verified it.
     Keyed,
+    /// A verified token says who it is.
+    Authenticated,
+    /// A verified token says that it is an admin.
+    Admin,
+    /// A verified token says that it is a demo user.
+    Demo,
+}
+
+impl ClientClass {
+    /// Its name, as in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Keyed => "keyed",
+            Self::Authenticated => "authenticated",
+            Self::Admin => "admin",
+            Self::Demo => "demo",
+        }
+    }
 }
 
 /// Who is asking.
@@ -62,9 +102,9 @@ pub struct Client {
     pub address: IpAddr,
     /// Whether the request came over TLS, here or at a trusted proxy.
     pub https: bool,
-    /// Host name asked for, lower case, without port; empty if none was given.
+    /// Host name asked for, lower case, without port, empty if none was given; or what a verified token says.
     pub tenant: Box<str>,
-    /// Digest of the key or bearer token presented.
+    /// Digest of the key or bearer token presented, or of the user that a verified token names.
     pub user: Option<SubjectId>,
     /// Digest of the session id presented.
     pub session: Option<SubjectId>,
@@ -72,6 +112,8 @@ pub struct Client {
     pub device: Option<SubjectId>,
     /// Class of caller.
     pub class: ClientClass,
+    /// What a verified token says of the user; without one, nobody vouches for who it is.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// How a client is recognised, as run.
@@ -98,7 +140,18 @@ pub struct ClientRules {
 #[derive(Clone)]
 pub struct DigestKey {
     hasher: SipHasher24,
-    made: bool,
+    origin: KeyOrigin,
+}
+
+/// Where a key of digests is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// From a secret in the settings: replicas that share it agree on who is who.
+    Set,
+    /// Made here, and kept in the state directory.
+    Kept,
+    /// Made here, and forgotten when the process ends.
+    Made,
 }
 
 impl DigestKey {
@@ -107,19 +160,28 @@ impl DigestKey {
         let hash = digest::digest(&digest::SHA256, secret);
         let mut key = [0u8; 16];
         key.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
-        Self { hasher: SipHasher24::new_with_key(&key), made: false }
+        Self { hasher: SipHasher24::new_with_key(&key), origin: KeyOrigin::Set }
     }
 
     /// A key that nobody knows; `None` if the system has no randomness.
     pub fn make() -> Option<Self> {
         let mut bytes = [0u8; 32];
         rand::fill(&mut bytes).ok()?;
-        Some(Self { made: true, ..Self::new(&bytes) })
+        Some(Self { origin: KeyOrigin::Made, ..Self::new(&bytes) })
     }
 
-    /// Whether it was made here rather than derived from a secret.
-    pub fn is_made(&self) -> bool {
-        self.made
+    /// The key that is kept in `state_dir`, made at the first start.
+    ///
+    /// # Errors
+    /// When it can't be read or kept, or can be read by others.
+    pub fn kept(state_dir: &Path) -> Result<Self, KeptError> {
+        let secret = KEPT.take(state_dir)?;
+        Ok(Self { origin: KeyOrigin::Kept, ..Self::new(secret.expose_secret().as_bytes()) })
+    }
+
+    /// Where it is from.
+    pub fn origin(&self) -> KeyOrigin {
+        self.origin
     }
 }
 
@@ -153,8 +215,9 @@ impl ClientRules {
                 && last_value(claims.headers, "x-forwarded-proto")
                     .is_some_and(|v| v.eq_ignore_ascii_case("https")));
         let user = self.key(claims).map(|key| self.digest(Kind::User, key));
-        let session =
-            self.session_token(claims).map(|token| self.bound_session(token.as_bytes(), user, address));
+        let session = self
+            .session_token(claims.headers)
+            .map(|token| self.bound_session(token.as_bytes(), user, address));
         let device = claims
             .headers
             .get(&self.device_header)
@@ -162,7 +225,22 @@ impl ClientRules {
             .map(|v| self.digest(Kind::Device, v.as_bytes()));
         let class = if user.is_some() { ClientClass::Keyed } else { ClientClass::Anonymous };
         let tenant = claims.authority.map(host_name).unwrap_or_default();
-        Client { peer, trusted_peer, address, https, tenant, user, session, device, class }
+        Client { peer, trusted_peer, address, https, tenant, user, session, device, class, identity: None }
+    }
+
+    /// Takes the word of a verified token on who the client is: its user stands in place of the key, and a session that
+    /// was bound to the key or the address is bound to the user.
+    pub fn identify(&self, client: &mut Client, identity: Arc<Identity>, headers: &HeaderMap) {
+        let user = self.verified_user(&identity);
+        client.user = Some(user);
+        client.class = identity.class;
+        if let Some(tenant) = &identity.tenant {
+            client.tenant = tenant.clone();
+        }
+        client.session = self
+            .session_token(headers)
+            .map(|token| self.bound_session(token.as_bytes(), Some(user), client.address));
+        client.identity = Some(identity);
     }
 
     /// The parameters that carry keys, for the logs.
@@ -231,12 +309,12 @@ impl ClientRules {
         credentials.or_else(from_query).filter(|key| !key.is_empty())
     }
 
-    fn session_token<'a>(&self, claims: &Claims<'a>) -> Option<&'a str> {
-        let header = |name: &HeaderName| claims.headers.get(name)?.to_str().ok();
+    fn session_token<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let header = |name: &HeaderName| headers.get(name)?.to_str().ok();
         self.session_headers
             .iter()
             .find_map(header)
-            .or_else(|| self.session_cookies.iter().find_map(|name| cookie_value(claims.headers, name)))
+            .or_else(|| self.session_cookies.iter().find_map(|name| cookie_value(headers, name)))
             .filter(|token| !token.is_empty())
     }
 
@@ -254,6 +332,17 @@ impl ClientRules {
         let mut hasher = self.secret.hasher;
         hasher.write(domain);
         hasher
+    }
+
+    /// One issuer's user is not another's of the same name, nor is either a key that reads alike.
+    fn verified_user(&self, identity: &Identity) -> SubjectId {
+        let mut hasher = self.secret.hasher;
+        hasher.write_u8(VERIFIED);
+        for part in [&*identity.token, identity.issuer.as_deref().unwrap_or_default(), &*identity.subject] {
+            hasher.write_u64(part.len() as u64);
+            hasher.write(part.as_bytes());
+        }
+        SubjectId(hasher.finish128().as_u128())
     }
 
     /// Begins a digest; the same text as another kind has another digest.
@@ -280,7 +369,7 @@ fn credentials_of(value: &[u8]) -> &[u8] {
 }
 
 /// Host name of an authority: without port and user information, lower case.
-fn host_name(authority: &str) -> Box<str> {
+pub(super) fn host_name(authority: &str) -> Box<str> {
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => authority.split(':').next().unwrap_or(authority),
@@ -302,9 +391,14 @@ fn parse_address(entry: &str) -> Option<IpAddr> {
 }
 
 fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    cookie_values(headers, name).next()
+}
+
+/// The values of all cookies of that name, in the order sent.
+pub(crate) fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|v| v.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    let pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]

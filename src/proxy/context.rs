@@ -145,6 +145,8 @@ pub struct Context {
     pub fallback: Option<Fallback>,
     /// What was taken from shared state and has to be settled.
     pub admission: Option<Admission>,
+    /// Whether its client proved who it is, with a token that was not seen before.
+    pub attempt: bool,
     /// Memory that its body holds.
     pub held: Option<Held>,
     /// Places taken among the requests in flight, or, by a stream, among the streams.

@@ -1,6 +1,8 @@
 //! Header fields on their way through: what the upstream is told of the client, what it must not hear from
 //! strangers, and what the client must not hear of the upstream (H6).
 
+use std::sync::Arc;
+
 use http::header::{
     CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -11,7 +13,9 @@ use smallvec::SmallVec;
 
 use super::client::Client;
 use super::request_id::X_REQUEST_ID;
+use crate::guard::jwt::Minter;
 use crate::observe::line::push_address;
+use crate::state::Timestamp;
 use crate::upstream::Upstream;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -116,12 +120,14 @@ fn may_be_listed(name: &str) -> bool {
 }
 
 /// How requests and answers are rewritten, as run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Forwarding {
     /// Further fields that only trusted proxies may send.
     pub strip: Vec<HeaderName>,
     /// Whether the upstream sees its own authority in `Host` instead of the client's.
     pub host_of_upstream: bool,
+    /// Makes a token for the upstream, if it is to get one.
+    pub mint: Option<Arc<Minter>>,
 }
 
 /// A request's header fields, whichever library holds them.
@@ -175,6 +181,8 @@ pub struct Told<'a> {
     pub request_id: &'a HeaderValue,
     /// Whether the client asked for a WebSocket and gets to ask the upstream for it.
     pub websocket: bool,
+    /// The time.
+    pub now: Timestamp,
 }
 
 impl Forwarding {
@@ -191,6 +199,13 @@ impl Forwarding {
             fields.set(&CONNECTION, HeaderValue::from_static("upgrade"));
         }
         self.tell(fields, told);
+        if let Some(minter) = &self.mint {
+            match minter.token(told.client, told.now) {
+                Some(token) => fields.set(minter.header(), token),
+                // What a client sends in its place must not be taken for it.
+                None => fields.remove(minter.header()),
+            }
+        }
     }
 
     /// Names to remove: those of this connection, those that a `Connection` field lists, and those that strangers may not
@@ -386,6 +401,7 @@ mod tests {
             session: None,
             device: None,
             class: ClientClass::Anonymous,
+            identity: None,
         }
     }
 
@@ -394,14 +410,18 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let forwarding =
-            Forwarding { strip: vec![HeaderName::from_static("x-mine")], host_of_upstream: false };
+        let forwarding = Forwarding {
+            strip: vec![HeaderName::from_static("x-mine")],
+            host_of_upstream: false,
+            mint: None,
+        };
         let told = Told {
             client: &client(trusted),
             authority: Some("chat.example"),
             upstream: &HeaderValue::from_static("127.0.0.1:3000"),
             request_id: &HeaderValue::from_static("r1"),
             websocket: false,
+            now: Timestamp::default(),
         };
         forwarding.request(&mut headers, &told);
         headers

@@ -23,6 +23,9 @@ impl Gate {
             };
             found.extend(upstream.ailment().map(|detail| Ailment::new(kind, detail)));
         }
+        for ailment in live.issuers().filter_map(|issuer| issuer.ailment(self.clock.now())) {
+            found.push(Ailment::new(AilmentKind::IssuerUnavailable, ailment));
+        }
         for breaker in self.breakers().iter().filter(|breaker| breaker.is_open) {
             let detail = format!("The breaker of upstream {} is open.", breaker.upstream);
             found.push(Ailment::new(AilmentKind::BreakerOpen, detail));

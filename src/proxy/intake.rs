@@ -58,6 +58,7 @@ impl Gate {
             diverted: None,
             fallback: None,
             admission: None,
+            attempt: false,
             held: None,
             places: None,
             alarm: Alarm::default(),

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod fallback;
 mod forward;
 mod health;
+mod identify;
 mod intake;
 mod keep;
 mod live;

@@ -57,6 +57,7 @@ impl Gate {
             upstream: server.unwrap_or_else(|| routed.upstream.host()),
             request_id: &ctx.request_id,
             websocket: routed.websocket,
+            now: self.clock.now(),
         };
         routed.route.guards.forwarding.request(head, &told);
         // Framing is settled by Pingora, after this.

@@ -76,6 +76,8 @@ impl Gate {
             user_agent: header(&USER_AGENT),
             referer: header(&REFERER),
             model: None,
+            identity: client.and_then(|client| client.identity.as_deref()),
+            attempt: ctx.attempt,
         });
         ctx.in_flight = None;
         if let Some(io) = client_stream(session) {

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{StatusCode, response};
 use serde_json::json;
 
@@ -67,6 +69,7 @@ impl Reply {
             reply.headers.push((SHOULD_RETRY.clone(), HeaderValue::from_static("false")));
         }
         reply.headers.push((REASON.clone(), HeaderValue::from_static(reason.code())));
+        reply.headers.extend(challenge(refusal).map(|challenge| (WWW_AUTHENTICATE, challenge)));
         if let Some(quota) = &refusal.quota {
             reply.quota_fields(quota);
         } else if let Some(wait) = refusal.retry_after {
@@ -117,6 +120,20 @@ impl Reply {
         }
         head
     }
+}
+
+/// What a client needs to be let in (RFC 6750 §3). Who sent no token is told of no error.
+fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
+    let text = match refusal.reason {
+        Reason::TokenMissing => return Some(HeaderValue::from_static("Bearer")),
+        Reason::TokenInvalid | Reason::TokenExpired => {
+            let plain = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+            let detail: String = refusal.detail.chars().filter(plain).collect();
+            format!("Bearer error=\"invalid_token\", error_description=\"{detail}\"")
+        }
+        _ => return None,
+    };
+    HeaderValue::try_from(text).ok()
 }
 
 /// Whole seconds, rounded up: a client that waits this long is not early.

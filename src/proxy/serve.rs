@@ -140,22 +140,43 @@ impl Gate {
         ctx.live.panic_if_asked(routed.target.path());
         ctx.noted.at(Stage::Bans);
         self.check_banned(&routed.client)?;
-        let guards = &routed.route.guards;
+        let route = routed.route.clone();
+        let guards = &route.guards;
+        guards.check_head(&routed.head(session), &self.timers, &mut ctx.noted)?;
+        // To verify a signature costs more than all that stands before it, so who asks too often is refused first; unless
+        // how often one may ask goes by who one is.
+        let early = guards.limits.head_goes_by_identity();
+        let mut identified = if early { self.identify(session, ctx).await } else { Ok(()) };
+        let Some(routed) = &ctx.routed else { return Ok(()) };
         let head = routed.head(session);
-        guards.check_head(&head, &self.timers, &mut ctx.noted)?;
         let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client);
-        let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
-        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status)
+        let mut places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
+        let drawer = Drawer::of(&head, &ctx.live.client, &route.name, status)
             .weighing(self.weight_of(ctx, &routed.client));
         ctx.noted.at(Stage::AddressLimits);
         let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
         guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
-        ctx.places = places;
+        if !early {
+            identified = self.identify(session, ctx).await;
+        }
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let head = routed.head(session);
         if let Some(preflight) = guards.preflight(&head) {
             Box::pin(self.answer(session, ctx, preflight_reply(&preflight))).await?;
             return Err(Halt::Answered);
         }
+        // Not before: a preflight carries no token, and who is refused has drawn from the address.
+        if guards.auth.is_some() {
+            guards.observed.judge(Guard::Auth, identified, &mut ctx.noted)?;
+            // Whom a token names may be banned by that name.
+            self.check_banned(&routed.client)?;
+        }
+        if let Some(places) = &mut places {
+            let entered = guards.concurrency.enter_user(&self.inflight, &routed.client, places);
+            guards.observed.judge(Guard::Concurrency, entered, &mut ctx.noted)?;
+        }
+        ctx.places = places;
         if status {
             return Box::pin(self.tell_limits(session, ctx)).await;
         }

@@ -74,6 +74,8 @@ impl Gate {
             user_agent: head.field("user-agent"),
             referer: head.field("referer"),
             model: None,
+            identity: None,
+            attempt: false,
         });
         ctx.in_flight = None;
         let refusal = head.refusal;

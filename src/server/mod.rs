@@ -4,6 +4,7 @@ mod alarm;
 mod canned;
 pub mod door;
 mod gate_io;
+mod keys;
 pub mod reload;
 mod rotation;
 mod signals;
@@ -43,6 +44,7 @@ use crate::state::settle::SettleActor;
 use crate::state::switches::Switches;
 use crate::state::{AnyStore, Clock};
 use door::Door;
+use keys::Keys;
 use reload::Reloader;
 use rotation::Rotation;
 use signals::Signals;
@@ -145,6 +147,7 @@ impl Launch {
     pub fn start(self) -> Result<Running, StartError> {
         let Self { mut settings, clock, mut sockets, source, upgrade } = self;
         do_without_implied(&mut settings.server);
+        settings.keep_digest_key().map_err(|error| StartError::Setup(error.to_string()))?;
         let server_settings = settings.server.clone();
         let switches = Switches::open(server_settings.state_dir.as_deref());
         let switches = Arc::new(switches.map_err(|error| StartError::Setup(error.to_string()))?);
@@ -210,6 +213,7 @@ impl Launch {
         let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
         server.add_service(Inherited::new("admin", admin_door, admin, stop.leaving(), Some(1)));
         server.add_service(background_service("watch", Watch { gate: gate.clone() }));
+        server.add_service(background_service("keys", Keys(gate.clone())));
         server.add_service(background_service("upkeep", Upkeep { gate }));
         server.add_service(background_service("rotation", Rotation(observer.clone())));
 

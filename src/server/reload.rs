@@ -136,7 +136,8 @@ impl Reloader {
         let config = (self.read)()?;
         config.follows(&running)?;
         let live = self.gate.live();
-        let settings = config.resolve_over(&live, self.gate.clock())?;
+        let mut settings = config.resolve_over(&live, self.gate.clock())?;
+        settings.keep_digest_key().map_err(|why| ReloadError::Setup(why.to_string()))?;
         let token = AdminToken::of(&settings.server).map_err(|why| ReloadError::Setup(why.to_string()))?;
         look_up(&settings).map_err(|why| ReloadError::Setup(why.to_string()))?;
         self.gate.put_in_force(settings, token);

@@ -41,5 +41,6 @@ pub fn client() -> Client {
         session: None,
         device: None,
         class: ClientClass::Anonymous,
+        identity: None,
     }
 }

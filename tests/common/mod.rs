@@ -4,6 +4,7 @@
 mod ask;
 mod gate;
 mod h2c;
+mod issuer;
 mod load;
 mod names;
 mod program;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use ask::{Ask, BOTH, Via};
 pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
+pub use issuer::{Issuer, Manner, NOW, Signer, encode, raw_token, set};
 pub use load::Load;
 pub use names::NameServer;
 pub use program::{Program, kill};

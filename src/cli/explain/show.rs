@@ -65,7 +65,8 @@ fn show_understood(f: &mut Formatter<'_>, of: &Understood, place: Option<&str>) 
     let tls = if of.https { ", over TLS" } else { "" };
     row(f, "address", format_args!("{} {said}{tls}", of.address))?;
     let or_none = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".into());
-    row(f, "user", format_args!("{}, class {}", or_none(&of.user), word(&of.class)))?;
+    let vouched = of.token.as_ref().map(|name| format!(", as the token {name} says")).unwrap_or_default();
+    row(f, "user", format_args!("{}, class {}{vouched}", or_none(&of.user), word(&of.class)))?;
     row(f, "session, device", format_args!("{}, {}", or_none(&of.session), or_none(&of.device)))?;
     let api = of.api.map_or_else(|| "none that is known".to_owned(), |api| word(&api));
     row(f, "API", format_args!("{api}; counts as {}", word(&of.traffic)))?;

@@ -30,12 +30,13 @@ use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::body::TextSeen;
 use crate::guard::chain::Stage;
+use crate::guard::jwt::Place;
 use crate::guard::limits::Drawer;
 use crate::guard::trail::{Noted, Step};
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::redact::{redact, redact_keys, redact_query};
 use crate::observe::{LogTarget, Observer, ObserverConfig};
-use crate::proxy::client::{ClientClass, canonical};
+use crate::proxy::client::{ClientClass, canonical, host_name};
 use crate::server::door::Tenure;
 use crate::server::{Alarm, GateIo, Stop};
 use crate::state::Clock;
@@ -94,7 +95,7 @@ pub struct Understood {
     pub forwarded_for: bool,
     /// Whether it came over TLS, at a trusted proxy.
     pub https: bool,
-    /// Digest of the key presented.
+    /// Digest of the key presented, or of the user that a verified token names.
     pub user: Option<String>,
     /// Digest of the session presented.
     pub session: Option<String>,
@@ -102,6 +103,8 @@ pub struct Understood {
     pub device: Option<String>,
     /// Class of caller.
     pub class: ClientClass,
+    /// Name in the settings of the token that says who the user is, if one does.
+    pub token: Option<String>,
     /// Name of the upstream.
     pub upstream: String,
     /// Whether it opens a WebSocket.
@@ -253,12 +256,13 @@ fn understood(routed: &Routed, session: &ServerSession, ctx: &Context) -> Unders
     let (client, route) = (&routed.client, &routed.route);
     let head = session.req_header();
     let path = routed.target.path();
-    let misfit = |passed: &Route| passed.matcher.misfit(&client.tenant, path, &head.method);
+    let host = routed.authority.as_deref().map(host_name).unwrap_or_default();
+    let misfit = |passed: &Route| passed.matcher.misfit(&host, path, &head.method);
     let passed_over = ctx.live.routes.iter().take(route.index);
     let passed_over = passed_over.filter_map(|passed| Some((passed.name.to_string(), misfit(passed)?)));
     Understood {
         path: path.to_owned(),
-        host: client.tenant.to_string(),
+        host: host.to_string(),
         route: route.name.to_string(),
         route_index: route.index,
         passed_over: passed_over.collect(),
@@ -271,6 +275,7 @@ fn understood(routed: &Routed, session: &ServerSession, ctx: &Context) -> Unders
         session: client.session.map(|session| session.to_string()),
         device: client.device.map(|device| device.to_string()),
         class: client.class,
+        token: client.identity.as_ref().map(|identity| identity.token.to_string()),
         upstream: routed.upstream.name.to_string(),
         websocket: routed.websocket,
     }
@@ -278,8 +283,12 @@ fn understood(routed: &Routed, session: &ServerSession, ctx: &Context) -> Unders
 
 fn forwarded(head: &request::Parts, body: &Bytes, asked: &Asked<'_>, ctx: &Context) -> Forwarded {
     let rules = &ctx.live.client;
+    let minted = ctx.routed.as_ref().and_then(|routed| routed.route.guards.forwarding.mint.as_ref());
+    let places = ctx.live.tokens.iter().flat_map(|token| &token.places);
     let secret = |name: &HeaderName| {
         ["authorization", "proxy-authorization", "cookie"].contains(&name.as_str())
+            || minted.is_some_and(|minter| minter.header() == name)
+            || places.clone().any(|place| matches!(place, Place::Header(header) if header == name))
             || rules.key_headers.contains(name)
             || rules.session_headers.contains(name)
             || rules.device_header == *name
