@@ -210,6 +210,8 @@ async fn a_limit_is_changed_at_once_and_stays_so() {
 
     let second = gate(upstream.address(), &settings);
     assert_eq!(seen_limits(&second).await, ("[\"5/h\"]".into(), "by hand".into()), "a restart keeps it");
+    assert_refused(&second.ask(Via::H1, &page("198.51.100.7")).await, 429, "rate_limited");
+    second.forget_draws();
     for _ in 0..5 {
         assert_eq!(second.ask(Via::H1, &page("198.51.100.7")).await.status, 200);
     }
