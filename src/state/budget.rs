@@ -104,6 +104,11 @@ impl BudgetSpec {
         self.max
     }
 
+    /// How long it lasts.
+    pub(crate) const fn calendar(&self) -> Calendar {
+        self.calendar
+    }
+
     /// Tells its accounts from those of all other budgets.
     pub(crate) const fn counter(&self) -> u64 {
         self.counter

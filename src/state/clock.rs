@@ -63,6 +63,11 @@ impl Clock {
         Self(Source::System { anchor: Instant::now(), epoch })
     }
 
+    /// Whether a test moves it by hand.
+    pub(crate) const fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     /// The time now.
     #[inline]
     pub fn now(&self) -> Timestamp {

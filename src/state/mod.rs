@@ -14,6 +14,7 @@ pub mod clock;
 pub mod inflight;
 mod limit;
 mod memory;
+mod redis;
 pub mod settle;
 mod subject;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod switches;
 mod tally;
 mod transaction;
 
+pub use self::redis::{LinkStats, RedisConfig, RedisFile, RedisStore};
 pub use any::AnyStore;
 pub use bans::{Ban, Bans};
 pub use clock::{Clock, ManualClock, Timestamp};
@@ -96,6 +98,10 @@ pub enum StoreError {
     SettleBacklog,
     /// As many accounts of budgets are in use as the store keeps.
     TooManyAccounts,
+    /// The shared store does not answer.
+    Unreachable,
+    /// The shared store of budgets is away, and nothing may be spent without it.
+    BudgetsAway,
     /// The settle actor has stopped; nothing can be admitted that needs settling.
     Stopped,
 }
@@ -106,6 +112,8 @@ impl fmt::Display for StoreError {
             Self::TooManyOpen => "too many admissions are open",
             Self::SettleBacklog => "too many settlements are waiting",
             Self::TooManyAccounts => "too many accounts of budgets are in use",
+            Self::Unreachable => "the shared store does not answer",
+            Self::BudgetsAway => "the shared store of budgets is away",
             Self::Stopped => "settling has stopped",
         })
     }

@@ -40,6 +40,23 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Each of them. Where one stands is its number wherever subjects are stored: add at the end only.
+    const NUMBERED: [Self; 13] = [
+        Self::AddressV4,
+        Self::AddressV6,
+        Self::NetworkV4,
+        Self::NetworkV6,
+        Self::User,
+        Self::Session,
+        Self::Device,
+        Self::Tenant,
+        Self::Route,
+        Self::Header,
+        Self::Combination,
+        Self::Global,
+        Self::Rest,
+    ];
+
     /// The stable word for it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -151,6 +168,23 @@ impl Subject {
         self.bits
     }
 
+    /// It as bytes, the same for all gates: its kind's number, then its bits.
+    pub(crate) fn to_bytes(self) -> [u8; 17] {
+        let kind = Kind::NUMBERED.iter().position(|kind| *kind == self.kind).unwrap_or_default();
+        let mut bytes = [kind as u8; 17];
+        bytes[1..].copy_from_slice(&self.bits.to_be_bytes());
+        bytes
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) was called on; `None` for any other bytes.
+    pub(crate) fn from_bytes(bytes: [u8; 17]) -> Option<Self> {
+        let (kind, bits) = bytes.split_first()?;
+        Some(Self {
+            kind: *Kind::NUMBERED.get(usize::from(*kind))?,
+            bits: u128::from_be_bytes(bits.try_into().ok()?),
+        })
+    }
+
     /// The next larger group that it can be counted with: an address's /24 or /48, for all others
     /// [`Kind::Rest`].
     pub(crate) const fn aggregate(self) -> Self {
@@ -225,6 +259,18 @@ mod tests {
         let (user, session) = (Subject::user(SubjectId(7)), Subject::session(SubjectId(7)));
         assert_ne!(user, session);
         assert_eq!(Subject::user(SubjectId(0xabcd << 64 | 7)).to_string(), "user:000000000000abcd");
+    }
+
+    /// A ban that another gate reads must be of the same subject, and no bytes may be taken for one that is none.
+    #[test]
+    fn bytes_and_back_is_the_same_subject() {
+        for (number, kind) in Kind::NUMBERED.into_iter().enumerate() {
+            let subject = Subject { kind, bits: 0xabcd << 64 | 7 };
+            assert_eq!(usize::from(subject.to_bytes()[0]), number);
+            assert_eq!(kind as usize, number, "a kind is missing, or not at its place");
+            assert_eq!(Subject::from_bytes(subject.to_bytes()), Some(subject));
+        }
+        assert_eq!(Subject::from_bytes([Kind::NUMBERED.len() as u8; 17]), None);
     }
 
     /// Two values that run together must not share a counter, nor an order of subjects with another.
