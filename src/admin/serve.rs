@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{AdminRequest, Controls, Sources, answer};
 use crate::guard::Reason;
-use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts};
+use crate::observe::{BreakerView, Readiness, SecurityEvent, SharedStoreView, Snapshot, StateCounts};
 use crate::proxy::{Gate, NotSwitched};
 use crate::server::door::client_stream;
 use crate::server::reload::{Asker, Reloader};
@@ -54,6 +54,15 @@ impl Sources for Admin {
         snapshot.breakers = gate.breakers();
         snapshot.maintenance = gate.maintenance();
         snapshot.degraded = gate.ailments();
+        snapshot.shared_store = gate.store().shared().map(|store| {
+            let link = store.link();
+            SharedStoreView {
+                is_away: link.away.is_some(),
+                gates: store.replicas().into(),
+                failures: link.failures,
+                alone: link.alone,
+            }
+        });
         snapshot.state = StateCounts {
             open_admissions: store.open as u64,
             subjects: store.counters as u64,

@@ -22,6 +22,7 @@ use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
 use crate::proxy::{stream, timeouts};
+use crate::state::RedisFile;
 use crate::upstream::{NamedUpstream, Targets, UpstreamFile, breaker, retry};
 
 /// Keys that stand at the top level only.
@@ -36,6 +37,10 @@ pub struct ServerFile {
     pub threads: usize,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Where limits, claims, budgets and bans are kept.
+    pub store: StoreChoice,
+    /// The store that several gates share.
+    pub redis: RedisFile,
     /// Directory for what a running process leaves for others to find it.
     pub runtime_dir: Option<PathBuf>,
     /// How long requests in flight may take after SIGTERM.
@@ -77,6 +82,18 @@ pub struct ServerFile {
     #[serde(default)]
     #[schemars(with = "Vec<RouteSchema>")]
     pub routes: Absent,
+}
+
+/// Where limits, claims, budgets and bans are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreChoice {
+    /// In the shared store if there is one, else in memory.
+    Auto,
+    /// In this process, forgotten with it.
+    Memory,
+    /// In the shared store.
+    Redis,
 }
 
 /// Stands for what is read elsewhere.

@@ -10,7 +10,7 @@ use http::header::HeaderName;
 
 use secrecy::SecretString;
 
-use super::file::{Level, RouteFile, ServerFile};
+use super::file::{Level, RouteFile, ServerFile, StoreChoice};
 use super::routes::RouteBuilder;
 use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
@@ -24,7 +24,7 @@ use crate::proxy::route::Route;
 use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
-use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore};
+use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore, RedisStore};
 use crate::upstream::{Upstream, breaker, retry};
 
 /// No more of a head is read; up to it, `caps` decides.
@@ -219,8 +219,10 @@ impl Config {
         }
         errors.into_result()?;
         let upstreams = upstreams.into_built();
-        let fresh = || Arc::new(AnyStore::Memory(MemoryStore::new(MemoryConfig::default(), clock.clone())));
-        let store = running.map_or_else(fresh, |running| running.store.clone());
+        let store = match running {
+            Some(running) => running.store.clone(),
+            None => Arc::new(store(&file, clock).map_err(misset)?),
+        };
         Ok(Settings {
             server: server_settings(&file),
             client,
@@ -250,6 +252,22 @@ impl Config {
         let origin = written.map(|node| node.origin.clone());
         ConfigError { path: key.into(), origin, message, remedy: None }
     }
+}
+
+/// The store that the settings choose, empty or not asked yet.
+fn store(file: &ServerFile, clock: &Clock) -> Result<AnyStore, guard::Fault> {
+    let memory = MemoryConfig::default();
+    let is_shared = match file.store {
+        StoreChoice::Auto => file.redis.is_set(),
+        StoreChoice::Memory => false,
+        StoreChoice::Redis => true,
+    };
+    if !is_shared {
+        return Ok(AnyStore::Memory(MemoryStore::new(memory, clock.clone())));
+    }
+    let redis = file.redis.build();
+    let redis = redis.map_err(|fault| guard::Fault::new(format!("redis.{}", fault.key), fault.message))?;
+    Ok(AnyStore::Shared(RedisStore::new(redis, memory, clock.clone())))
 }
 
 /// The value at `key`, such as `cors.allowed_origins[1]`, or the innermost one around it that was written.

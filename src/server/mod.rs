@@ -143,6 +143,7 @@ impl Launch {
         let switches = switches.map_err(|error| StartError::Setup(error.to_string()))?;
         let observer = Observer::start(&settings.observe, clock.now());
         let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
+        settings.store.start().map_err(StartError::System)?;
         let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
         let (settler, settle) = settling.map_err(StartError::System)?;
         let stop = Arc::new(Stop::new(server_settings.drain));

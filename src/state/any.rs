@@ -12,6 +12,7 @@ use super::{
 };
 
 /// One of the stores.
+#[allow(clippy::large_enum_variant, reason = "there is one of it, behind a pointer")]
 pub enum AnyStore {
     /// In this process, forgotten with it.
     Memory(MemoryStore),

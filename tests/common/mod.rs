@@ -6,6 +6,7 @@ mod gate;
 mod h2c;
 mod load;
 mod program;
+mod redis_server;
 mod upstream;
 mod wire;
 
@@ -17,6 +18,7 @@ pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
 pub use load::Load;
 pub use program::{Program, kill};
+pub use redis_server::{RedisServer, free_port};
 pub use upstream::{OK_JSON, Peer, Request, Upstream, unreachable};
 pub use wire::{Answer, Head, Wire};
 

@@ -24,6 +24,9 @@ use super::server_time::ServerTime;
 /// Changes asked for at once.
 const PAGE: usize = 1000;
 
+/// For how long it is known that a ban was lifted, so that no gate that missed it brings the ban back.
+const LIFTED: Duration = Duration::from_secs(24 * 3600);
+
 /// For the answer about them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -39,7 +42,6 @@ enum Own {
 pub(super) struct SharedBans {
     /// Random: names this gate among those that live.
     gate: u64,
-    new_epoch: String,
     state: Mutex<State>,
 }
 
@@ -53,10 +55,13 @@ struct State {
     heard: u64,
 }
 
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
 impl Default for SharedBans {
     fn default() -> Self {
-        let random = |salt: u8| RandomState::new().hash_one((std::process::id(), salt));
-        Self { gate: random(0), new_epoch: format!("{:016x}", random(1)), state: Mutex::default() }
+        Self { gate: random(), state: Mutex::default() }
     }
 }
 
@@ -65,9 +70,9 @@ impl SharedBans {
         self.gate
     }
 
-    /// What an empty server is to call its data.
-    pub(super) fn new_epoch(&self) -> &[u8] {
-        self.new_epoch.as_bytes()
+    /// What an empty server is to call its data: never the same twice.
+    pub(super) fn new_epoch() -> String {
+        format!("{:016x}", random())
     }
 }
 
@@ -221,7 +226,7 @@ impl Shared {
 
     /// A ban as the server keeps it, and for how many milliseconds; empty for none.
     fn packed(&self, ban: Option<&Ban>) -> (Vec<u8>, String) {
-        let Some(ban) = ban else { return (Vec::new(), "1".to_owned()) };
+        let Some(ban) = ban else { return (Vec::new(), LIFTED.as_millis().to_string()) };
         let lasts = ban.remembered_until.since(self.time.local()).as_millis().max(1);
         (pack(ban, &self.time), lasts.to_string())
     }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Shared;
+use super::bans::SharedBans;
 use super::link::{Failure, Line};
 use super::script::{BEAT, Call};
 
@@ -102,8 +103,8 @@ impl Shared {
     /// Shows a sign of life, and learns the server's time and how many gates there are.
     async fn beat(&self, line: &Arc<Line>) -> Result<Beat, Failure> {
         let keys = [self.keys.gates(), self.keys.changes(), self.keys.epoch()];
-        let (gate, bans) = (self.bans.gate().to_be_bytes(), self.keys.bans());
-        let args: [&[u8]; 3] = [&gate, self.bans.new_epoch(), &bans];
+        let (gate, epoch, bans) = (self.bans.gate().to_be_bytes(), SharedBans::new_epoch(), self.keys.bans());
+        let args: [&[u8]; 3] = [&gate, epoch.as_bytes(), &bans];
         let asked = self.time.local();
         let call = Call { script: &BEAT, keys: &keys, args: &args };
         let answer = self.link.call_by(line, &call, BEAT_PATIENCE.max(self.config.timeout)).await?;

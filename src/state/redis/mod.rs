@@ -153,17 +153,13 @@ impl Shared {
 
     /// What the server says to `demand`; `None` if it does not say anything in time.
     async fn ask(&self, demand: &Demand<'_>) -> Result<Option<Decision>, Failure> {
-        // A second time, if the first was about a period that the server is not in.
-        for _ in 0..2 {
+        // Again, if what was believed of the server's clock was wrong: nothing was taken then.
+        for _ in 0..3 {
             let admit = Admit::new(demand, &self.keys, &self.time, self.config.timeout, self.bans.gate());
             let answer = self.link.call(&admit.call(&admit.args()), self.config.timeout).await?;
             match admit.verdict(&answer) {
                 Some(Verdict::Decided(decision)) => return Ok(Some(decision)),
-                Some(Verdict::OtherPeriod(now)) => self.time.correct(now),
-                Some(Verdict::Late(now)) => {
-                    self.time.correct(now);
-                    return Ok(None);
-                }
+                Some(Verdict::OtherPeriod(now) | Verdict::Late(now)) => self.time.correct(now),
                 Some(Verdict::Settled) => return Ok(None),
                 None => return Err(Failure::Unknown),
             }

@@ -41,6 +41,11 @@ impl Script {
         Self { source, digest: hex }
     }
 
+    #[cfg(test)]
+    pub(super) fn for_test(source: &'static str) -> Self {
+        Self::new(source)
+    }
+
     /// Has the server know it without running it.
     pub(super) fn load(&self) -> Cmd {
         let mut command = redis::cmd("SCRIPT");

@@ -1,16 +1,12 @@
 -- Places or lifts a ban, and lists it among the changes for the other gates.
 --
 -- KEYS     the ban, the list of changes
--- ARGV     the subject, the ban or '' to lift it, for how many milliseconds it is remembered, whether an earlier one
---          stays ('1')
+-- ARGV     the subject, the ban or '' to lift it, for how many milliseconds that is remembered, whether what stands
+--          there stays ('1'): a ban, or that one was lifted
 -- Answers  the change's place in the list, and what stood there before
 local before = redis.call('GET', KEYS[1])
 if ARGV[4] == '1' and before then return {'0', before} end
-if ARGV[2] == '' then
-  redis.call('DEL', KEYS[1])
-else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 -- Places are times that never repeat nor go back, whatever the clock does.
 local time = redis.call('TIME')
 local place = time[1] * 1e6 + time[2]
