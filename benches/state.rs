@@ -204,6 +204,7 @@ fn shared(_: &mut Criterion) {
         prefix: "bench".to_owned(),
         timeout: Span::from_secs(5),
         replicas: 0,
+        outage_reserve: 0,
     };
     let config = file.build().unwrap();
     let store = Arc::new(RedisStore::new(config, MemoryConfig::default(), Clock::system()));

@@ -94,6 +94,19 @@ impl BudgetSpec {
         })
     }
 
+    /// One of `shares` equal shares of `percent` of it, in an account of the same name.
+    pub(crate) fn part(&self, percent: u32, shares: u32) -> Self {
+        let part = u128::from(self.max) * u128::from(percent) / 100 / u128::from(shares.max(1));
+        Self {
+            name: self.name.clone(),
+            max: u64::try_from(part).unwrap_or(self.max),
+            calendar: self.calendar,
+            zone: self.zone.clone(),
+            counter: self.counter,
+            period: Mutex::new(*self.period.lock()),
+        }
+    }
+
     /// Its name in the config.
     pub fn name(&self) -> &str {
         &self.name

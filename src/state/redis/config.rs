@@ -31,6 +31,8 @@ pub struct RedisFile {
     pub timeout: Span,
     /// Gates that share it; 0: as many as are heard of.
     pub replicas: u32,
+    /// What all gates together may spend of each budget while it is away, in percent of the budget.
+    pub outage_reserve: u32,
 }
 
 /// The shared store, as run.
@@ -41,6 +43,8 @@ pub struct RedisConfig {
     pub(super) timeout: Duration,
     /// How many gates share it, if they are not to be counted.
     pub(super) replicas: Option<u32>,
+    /// Percent.
+    pub(super) outage_reserve: u32,
 }
 
 /// Where the server is.
@@ -74,11 +78,15 @@ impl RedisFile {
         if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&self.timeout.0) {
             return Err(Fault::new("timeout", "is not between 1ms and 10s; requests wait for it"));
         }
+        if self.outage_reserve > 100 {
+            return Err(Fault::new("outage_reserve", "is more than 100 percent; write 0 to 100"));
+        }
         Ok(RedisConfig {
             target: Target { server, sentinels, master: self.master.as_str().into() },
             prefix: self.prefix.as_str().into(),
             timeout: self.timeout.0,
             replicas: (self.replicas > 0).then_some(self.replicas),
+            outage_reserve: self.outage_reserve,
         })
     }
 

@@ -41,7 +41,8 @@ pub(super) async fn keep(shared: &Shared, mut stop: watch::Receiver<()>, tried: 
         match shared.link.connect().await {
             Err(why) => shared.link.note_away(why),
             Ok(line) => match shared.greet(&line).await {
-                Err(_) => shared.link.note_away("it does not take what is written".to_owned()),
+                // The link has said why.
+                Err(_) => {}
                 Ok(()) => {
                     info!(gates = shared.link.gates(), "the shared store is there");
                     shared.link.trust(line.clone());
@@ -94,6 +95,8 @@ impl Shared {
 
     async fn send_what_waited(&self, line: &Arc<Line>) {
         self.tell_pending(line).await;
+        // What fails is tried again after the next beat.
+        let _ = self.charge(line).await;
         let waiting = std::mem::take(&mut *self.outbox.lock());
         if !waiting.is_empty() && self.send(&waiting).await.is_err() {
             self.outbox.lock().extend(waiting);

@@ -68,6 +68,11 @@ impl Keys {
         self.key("o", &[&id.0.to_be_bytes()])
     }
 
+    /// That what an admission spent without the server is known to it.
+    pub(super) fn charged(&self, id: AdmissionId) -> Key {
+        self.key("x", &[&id.0.to_be_bytes()])
+    }
+
     /// What the names of bans begin with.
     pub(super) fn bans(&self) -> Key {
         self.key("ban", &[b""])

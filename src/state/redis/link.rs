@@ -30,7 +30,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 pub(super) const BATCH: usize = 128;
 
 /// For a batch of settlements, or keys to be removed: nobody waits for these.
-const UNHURRIED: Duration = Duration::from_millis(500);
+pub(super) const UNHURRIED: Duration = Duration::from_millis(500);
 
 /// Calls that may wait for their turn to be written.
 const QUEUE: usize = 1024;
@@ -180,6 +180,8 @@ impl Link {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if line.failures.load(Ordering::Relaxed) >= FAILURES {
             self.give_up(line, why);
+        } else if self.line.load().is_none() {
+            self.note_away(why);
         }
         Err(Failure::Unknown)
     }
@@ -194,6 +196,8 @@ impl Link {
                 "the shared store is away: limits are counted here, each gate its share; budgets are closed"
             );
             *self.away.lock() = why;
+        } else if trusted.is_none() {
+            self.note_away(why);
         }
         line.closed.notify_one();
     }
@@ -335,6 +339,9 @@ fn is_beyond_hope(error: &RedisError) -> bool {
 
 /// What an error says, in one line.
 fn told(error: &RedisError) -> String {
+    if error.is_cluster_error() || error.code() == Some("CROSSSLOT") {
+        return "it is part of a cluster; one server is needed, alone or behind Sentinels".to_owned();
+    }
     let text = error.to_string();
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }

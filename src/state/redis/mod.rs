@@ -16,6 +16,7 @@ mod keeper;
 mod keys;
 mod link;
 mod owed;
+mod reserve;
 mod script;
 mod server_time;
 
@@ -36,6 +37,7 @@ use self::bans::SharedBans;
 use self::keys::Keys;
 use self::link::{Failure, Link};
 use self::owed::Owed;
+use self::reserve::Reserve;
 use self::script::{Call, KEEP_ANSWER, KEPT_ANSWER};
 use self::server_time::ServerTime;
 use super::admission::{Outcome, Settlement};
@@ -69,6 +71,7 @@ struct Shared {
     local: MemoryStore,
     bans: SharedBans,
     owed: Owed,
+    reserve: Reserve,
     /// Settlements that could not be sent; the keeper sends them when the server is back.
     outbox: Mutex<Vec<Settlement>>,
 }
@@ -83,6 +86,7 @@ impl RedisStore {
             local: MemoryStore::new(local, clock),
             bans: SharedBans::default(),
             owed: Owed::default(),
+            reserve: Reserve::default(),
             outbox: Mutex::default(),
             config,
         };
@@ -138,17 +142,15 @@ impl Shared {
         self.config.replicas.unwrap_or_else(|| self.link.gates())
     }
 
-    /// Decides without the server. Budgets are closed: what the others spend meanwhile is not known.
+    /// Decides without the server.
     async fn decide_alone(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
-        if !demand.holds.is_empty() {
-            return Err(StoreError::BudgetsAway);
-        }
         let replicas = self.replicas();
         let shares: SmallVec<[LimitSpec; 4]> =
             demand.draws.iter().map(|draw| draw.limit.shared_by(replicas)).collect();
         let draws: SmallVec<[Draw<'_>; 4]> =
             demand.draws.iter().zip(&shares).map(|(draw, limit)| Draw { limit, ..*draw }).collect();
-        self.local.admit(&Demand { draws: &draws, ..*demand }).await
+        let demand = Demand { draws: &draws, ..*demand };
+        if demand.holds.is_empty() { self.local.admit(&demand).await } else { self.hold_alone(&demand).await }
     }
 
     /// What the server says to `demand`; `None` if it does not say anything in time.
@@ -235,8 +237,13 @@ impl Store for RedisStore {
     async fn settle(&self, batch: &[Settlement]) -> Result<(), StoreError> {
         let shared = &*self.shared;
         shared.local.settle(batch).await?;
-        let owed: Vec<_> =
-            batch.iter().filter(|settlement| shared.owed.contains(settlement.id)).cloned().collect();
+        let mut owed = Vec::new();
+        for settlement in batch {
+            let spent = shared.note_spent_alone(settlement).or_else(|| settlement.spent.clone());
+            if shared.owed.contains(settlement.id) {
+                owed.push(Settlement { spent, ..*settlement });
+            }
+        }
         match shared.send(&owed).await {
             Ok(()) => Ok(()),
             Err(Failure::Unknown) => Err(StoreError::Unreachable),

@@ -1,5 +1,6 @@
 //! The scripts, and calls of them.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -10,7 +11,7 @@ use super::keys::Key;
 
 /// A script, which the server knows by its digest once it has run.
 pub(super) struct Script {
-    source: &'static str,
+    source: Cow<'static, str>,
     digest: String,
 }
 
@@ -19,10 +20,20 @@ macro_rules! scripts {
         $(pub(super) static $name: LazyLock<Script> =
             LazyLock::new(|| Script::new(include_str!(concat!("scripts/", $file, ".lua"))));)*
     };
+    ($($name:ident = $before:literal + $file:literal;)*) => {
+        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            let before = include_str!(concat!("scripts/", $before, ".lua"));
+            Script::new([before, include_str!(concat!("scripts/", $file, ".lua"))].concat())
+        });)*
+    };
 }
 
 scripts! {
-    ADMIT = "admit";
+    ADMIT = "account" + "admit";
+    CHARGE = "account" + "charge";
+}
+
+scripts! {
     SETTLE = "settle";
     KEEP_ANSWER = "keep_answer";
     KEPT_ANSWER = "kept_answer";
@@ -32,7 +43,8 @@ scripts! {
 }
 
 impl Script {
-    fn new(source: &'static str) -> Self {
+    fn new(source: impl Into<Cow<'static, str>>) -> Self {
+        let source = source.into();
         let mut hex = String::with_capacity(40);
         for byte in digest(&SHA1_FOR_LEGACY_USE_ONLY, source.as_bytes()).as_ref() {
             // Writing to a string can't fail.
@@ -49,7 +61,7 @@ impl Script {
     /// Has the server know it without running it.
     pub(super) fn load(&self) -> Cmd {
         let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(self.source);
+        command.arg("LOAD").arg(&*self.source);
         command
     }
 }
@@ -69,7 +81,7 @@ impl Call<'_> {
 
     /// With the whole script, for a server that does not know it, and then will.
     pub(super) fn in_full(&self) -> Cmd {
-        self.command("EVAL", self.script.source)
+        self.command("EVAL", &self.script.source)
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {

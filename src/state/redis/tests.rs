@@ -35,6 +35,7 @@ fn file(server: &RedisServer, timeout: Span) -> RedisFile {
         prefix: "test".to_owned(),
         timeout,
         replicas: 0,
+        outage_reserve: 0,
     }
 }
 
@@ -269,6 +270,39 @@ async fn without_the_server_each_gate_grants_its_share() {
     .await;
 }
 
+/// An operator who accepts some spending during an outage must get no more than that, and have it on the bill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reserve_is_spent_without_the_server_and_charged_afterwards() {
+    let mut server = RedisServer::start();
+    let gate =
+        open(&RedisFile { outage_reserve: 20, replicas: 2, ..file(&server, HURRIED) }, Clock::system());
+    let (day, reset) = (budget(), per_minute(1));
+    let holds = [Hold { budget: &day, subject: user(1), amount: 10 }];
+    let demand = |id| Demand { id: Some(AdmissionId(id)), holds: &holds, ..Demand::default() };
+    server.kill();
+    until("it is away", async || {
+        granted(&gate, &reset, user(9)).await;
+        gate.link().away.is_some()
+    })
+    .await;
+    for id in 0..10 {
+        assert!(gate.admit(&demand(id)).await.unwrap().is_granted());
+    }
+    assert!(matches!(gate.admit(&demand(10)).await, Ok(Decision::Denied(Denial::Spent { .. }))));
+    let settlement = |id: u128, outcome, spent| Settlement { id: AdmissionId(id), outcome, spent };
+    let known = |id| settlement(id, Outcome::Served, Some(smallvec![7]));
+    let batch: Vec<_> = (0..8).map(known).chain([settlement(8, Outcome::ClientGone, None)]).collect();
+    for _ in 0..2 {
+        gate.settle(&batch).await.unwrap();
+    }
+    gate.settle(&[settlement(9, Outcome::NeverSent, None)]).await.unwrap();
+    server.resume();
+    until("it is charged", async || {
+        gate.balances(&holds).await.is_ok_and(|all| (all[0].spent, all[0].held) == (66, 0))
+    })
+    .await;
+}
+
 fn ban(store: &RedisStore, id: u128) -> Ban {
     let since = store.shared.time.local();
     let until = since.after(MINUTE);
@@ -407,6 +441,7 @@ fn settings_that_cannot_be_used_are_refused_without_showing_the_url() {
     assert_eq!(fault(RedisFile { url: None, ..good() }).key, "url");
     assert_eq!(fault(RedisFile { prefix: "a b".into(), ..good() }).key, "prefix");
     assert_eq!(fault(RedisFile { timeout: Span::from_secs(0), ..good() }).key, "timeout");
+    assert_eq!(fault(RedisFile { outage_reserve: 101, ..good() }).key, "outage_reserve");
     assert_eq!(fault(RedisFile { ca: Some("/ca.pem".into()), ..good() }).key, "ca");
     assert_eq!(fault(RedisFile { sentinels: vec!["h".into()], ..good() }).key, "sentinels");
     let sentinels = vec!["10.0.0.1:26379".to_owned(), "[::1]:26379".to_owned()];

@@ -10,8 +10,7 @@
 -- end, maximum, spent and held of its newest period; start (-1: none), maximum, spent and held of the one before. A claim
 -- is the id (16), the content (16), the gate (8), since when, until when, and whether its request is under way (1).
 local GRANTED, CLAIMED, LIMITED, SPENT, LATE, OTHER_PERIOD, SETTLED = 0, 1, 2, 3, 4, 5, 6
-local HOUR, DAY, LEASE = 3600e6, 86400e6, 30e6
-local ACCOUNT = '<ddddddddd'
+local LEASE = 30e6
 local read, write, sub, floor, max_of = struct.unpack, struct.pack, string.sub, math.floor, math.max
 
 local numbers = ARGV[1]
@@ -42,18 +41,11 @@ for i = 1, holds do
   local k, amount, max, start, stop
   k, amount, max, start, stop, at = read('<ddddd', numbers, at)
   if now < start or now >= stop then return write('<dd', OTHER_PERIOD, now) end
-  local page = pages[k]
-  if not page then
-    page = values[counters + k] and {read(ACCOUNT, values[counters + k])} or {start, stop, max, 0, 0, -1, 0, 0, 0}
-    if page[1] < start then
-      -- What a period overshot, those that follow have to bear: also those in which nobody asked.
-      local idle = floor((start - page[2]) / (stop - start) + 0.5)
-      local debt = max_of(0, page[4] - page[3] * (1 + idle))
-      page = {start, stop, max, debt, 0, page[1], page[3], page[4], page[5]}
-    end
-    pages[k] = page
+  if pages[k] then
+    pages[k][3] = max
+  else
+    pages[k] = account(values[counters + k], start, stop, max)
   end
-  page[3] = max
   hold_at[i] = {k, amount}
 end
 
@@ -202,8 +194,7 @@ if recorded == 1 then
     taken_holds[i] = {KEYS[counters + k], pages[k][1], amount}
   end
   for k, page in pairs(pages) do
-    -- A debt has to be borne by the period that follows, if anybody asks in it.
-    redis.call('SET', KEYS[counters + k], write(ACCOUNT, unpack(page)), 'PX', keep(page[2] + page[2] - page[1] - now + DAY))
+    redis.call('SET', KEYS[counters + k], write(ACCOUNT, unpack(page)), 'PX', keep(matters(page, now)))
   end
   redis.call('SET', KEYS[#KEYS], cmsgpack.pack({taken_claims, taken_holds}), 'PX', keep(DAY))
 end
