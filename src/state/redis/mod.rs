@@ -28,6 +28,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::watch;
+use tracing::warn;
 
 pub use config::{RedisConfig, RedisFile};
 pub use link::LinkStats;
@@ -190,6 +191,13 @@ impl Shared {
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
+        let unsent = self.shared.outbox.lock().len();
+        if unsent > 0 {
+            warn!(
+                unsent,
+                "settlements never reached the shared store: what they held stays held to the end of its period"
+            );
+        }
         drop(self.stop.lock().take());
     }
 }

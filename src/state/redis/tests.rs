@@ -125,6 +125,9 @@ async fn gates_whose_clocks_differ_grant_exactly_the_limit() {
     let demand = Demand { id: Some(AdmissionId(7)), holds: &holds, ..Demand::default() };
     assert!(gates[1].admit(&demand).await.unwrap().is_granted());
     assert_eq!(held(&gates[0], &day).await, 10);
+    gates[1].shared.time.correct(0);
+    let untouched = Hold { budget: &day, subject: user(2), amount: 0 };
+    assert!(gates[1].balances(&[untouched]).await.unwrap()[0].reset > Duration::ZERO, "the day that it is");
 }
 
 /// A webhook that two gates get at once would be run twice.
@@ -197,7 +200,21 @@ async fn a_frozen_server_holds_nobody_up_and_keeps_nothing() {
     let (store, day) = (store(&server, HURRIED), budget());
     let holds = [Hold { budget: &day, subject: user(1), amount: 10 }];
     let limit = per_minute(1_000_000);
+    let (under_way, claims) = ([claim(7)], [claim(8)]);
+    let claiming = |id, claims| Demand { id: Some(AdmissionId(id)), claims, ..Demand::default() };
+    until("it is claimed there", async || {
+        store.admit(&claiming(100, &under_way)).await.unwrap();
+        store.shared.owed.contains(AdmissionId(100)) && store.link().away.is_none()
+    })
+    .await;
     server.freeze();
+    // Not known to be granted there, and refused here: nobody else would release it.
+    assert!(store.admit(&claiming(101, &claims)).await.unwrap().is_granted());
+    assert!(!store.admit(&claiming(102, &claims)).await.unwrap().is_granted());
+    assert_eq!(
+        store.shared.outbox.lock().iter().map(|settlement| settlement.id.0).collect::<Vec<_>>(),
+        [102]
+    );
     for id in 0..20 {
         let id = AdmissionId(id);
         let demand = Demand { id: Some(id), holds: &holds, ..Demand::default() };
@@ -206,6 +223,8 @@ async fn a_frozen_server_holds_nobody_up_and_keeps_nothing() {
         let _ = store.settle(&[Settlement { id, outcome: Outcome::NeverSent, spent: None }]).await;
     }
     assert!(store.link().away.is_some_and(|why| why.contains("does not answer")));
+    let ended = Settlement { id: AdmissionId(100), outcome: Outcome::UpstreamFailed, spent: None };
+    assert_eq!(store.settle(&[ended]).await, Ok(()), "a server that is away must not hold up what follows");
     let mut took = Vec::new();
     for n in 0..2000 {
         let started = Instant::now();
@@ -216,6 +235,8 @@ async fn a_frozen_server_holds_nobody_up_and_keeps_nothing() {
     assert!(took[1980] < Duration::from_millis(5), "{:?}", took[1980]);
     server.thaw();
     until("it heals", async || store.link().away.is_none()).await;
+    until("the claim is free", async || store.admit(&claiming(103, &under_way)).await.unwrap().is_granted())
+        .await;
     until("all is given back", async || store.balances(&[holds[0]]).await.is_ok_and(|all| all[0].held == 0))
         .await;
 }
