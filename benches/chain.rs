@@ -90,7 +90,13 @@ fn chain(c: &mut Criterion) {
             }
             route
                 .guards
-                .check_body(black_box(&body), Syntax { json: true, form: false }, api, &timers, &mut noted)
+                .check_body(
+                    black_box(&body),
+                    Syntax { json: true, ..Syntax::default() },
+                    api,
+                    &timers,
+                    &mut noted,
+                )
                 .expect("body");
             let mut forwarded = headers.clone();
             let told = Told {

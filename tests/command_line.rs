@@ -100,6 +100,41 @@ fn the_demo_knows_the_defaults_only() {
     }
 }
 
+/// Whoever looks into the audit must not take none for a sound one, nor a slip for an answer.
+#[test]
+fn the_audit_says_where_it_is_and_what_is_wrong_with_it() {
+    let scratch = Scratch::new();
+    let state = scratch.path("state").display().to_string();
+    let audit = |what: &str, state: &str| {
+        let mut program = tidegate(&["audit", what]);
+        program.env("UPSTREAM_URL", "http://127.0.0.1:1").env("STATE_DIR", state);
+        let Output { status, stdout, stderr } = program.output().expect("the program runs");
+        (status.code(), String::from_utf8([stdout, stderr].concat()).expect("UTF-8"))
+    };
+    let (code, said) = audit("verify", "");
+    assert!(code == Some(1) && said.contains("STATE_DIR"), "{said}");
+    assert_eq!(audit("verify", &state), (Some(0), "the audit is empty\n".into()));
+    assert_eq!(audit("list", &state), (Some(0), String::new()));
+    std::fs::create_dir_all(&state).expect("makes it");
+    std::fs::write(scratch.path("state").join("audit.jsonl"), "{}\n").expect("writes");
+    for what in ["list", "verify"] {
+        let (code, said) = audit(what, &state);
+        assert!(code == Some(1) && said.contains("row 1 was changed"), "{said}");
+    }
+    std::fs::remove_file(scratch.path("state").join("audit.jsonl")).expect("removes");
+    std::fs::write(scratch.path("state").join("audit.head"), "{\"row\":3,\"hash\":\"0\"}").expect("writes");
+    let (code, said) = audit("verify", &state);
+    assert!(code == Some(1) && said.contains("audit.jsonl is missing"), "{said}");
+    for wrong in [
+        &["ban"][..],
+        &["ban", "198.51.100.7", "--for", "soon"],
+        &["limits", "set", "ai"],
+        &["audit", "list", "--since", "x"],
+    ] {
+        assert_eq!(tidegate(wrong).output().expect("runs").status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 /// Settings that nothing is to be said against.
 fn production(scratch: &Scratch) -> Vec<(&'static str, String)> {
     let state = scratch.path("state");
@@ -121,7 +156,25 @@ fn checked(scratch: &Scratch, key: &'static str, value: &str) -> (bool, String) 
     let text: String = settings.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
     let file = scratch.path("tidegate.yaml");
     std::fs::write(&file, text).expect("writes");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its owner's");
     check(&mut tidegate(&["check", "--production", "-c", &file.display().to_string()]))
+}
+
+/// A finding says where, what and what to do, and never the secret that is wrong.
+#[track_caller]
+fn assert_told(finding: &str, (key, value, place, part): (&str, &str, &str, &str)) {
+    assert!(finding.contains(&format!(": {place}: ")) && finding.contains(part), "{key}: {value}: {finding}");
+    assert!(finding.contains(" — "), "no remedy: {finding}");
+    assert!(
+        ["hunter2", "swordfish", "aaaabbbb", "8f1d0c3b", "32-random"].iter().all(|s| !finding.contains(s)),
+        "{finding}"
+    );
+    let left_out =
+        ["client.trusted_proxies", "client.secret"].contains(&place) && finding.contains("built-in");
+    assert!(
+        finding.contains("tidegate.yaml:") && (left_out || !finding.contains("built-in")),
+        "no line: {finding}"
+    );
 }
 
 /// Whoever opens the gate to the world learns first what would let the world in, and where it stands.
@@ -137,20 +190,36 @@ fn production_names_each_setting_that_is_not_good_enough() {
     let repeated = "{trusted_proxies: [127.0.0.1], secret: aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb}";
     let copied = "{trusted_proxies: [127.0.0.1], secret: change-me-to-32-random-characters}";
     let everyone = "{trusted_proxies: ['::/0'], secret: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}";
+    let halves = "{trusted_proxies: [0.0.0.0/1, 128.0.0.0/1], secret: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}";
     let same = "{token: 8f1d0c3b5a7e92640f1d2c3b4a5e6f70}";
-    for (key, value, place, part) in [
+    let unverified = "{app: {servers: ['https://10.0.0.1'], tls: {verify: false}}}";
+    let uninspected = "[{name: a, match: {paths: [/api/ask]}, traffic: ai, inspect: off}]";
+    let whole = "[{name: a, match: {methods: [POST]}, inspect: off}]";
+    for case in [
         ("debug", "true", "debug", "is on"),
         ("hosts", "['*']", "hosts", "any name"),
+        ("hosts", "[]", "hosts", "any name"),
         ("security_headers", "off", "security_headers", "is off"),
         ("origin", "off", "origin", "is off"),
         ("sanitize", "off", "sanitize", "is off"),
+        ("sanitize", "{chat: {sink: html, action: observe}}", "sanitize.chat", "changes nothing"),
+        ("sanitize", "{chat: {sink: model, action: sanitize}}", "sanitize.chat", "changes nothing"),
+        ("sanitize", "{path: {sink: model, action: observe}}", "sanitize.path", "changes nothing"),
         ("uploads", "off", "uploads", "is off"),
         ("breaker", "off", "breaker", "is off"),
+        ("log", "{events: {to: off}}", "log.events.to", "nobody hears"),
+        ("upstream_defaults", "{tls: {verify: false}}", "upstream_defaults.tls.verify", "pose as the app"),
+        ("upstreams", unverified, "upstreams.app.tls.verify", "pose as the app"),
+        ("upstreams", "{a: {servers: http://a, breaker: off}}", "upstreams.a.breaker", "is off"),
         ("client", everyone, "client.trusted_proxies", "trusts everyone"),
+        ("client", halves, "client.trusted_proxies", "trusts everyone"),
         ("cors", "{allowed_origins: ['*']}", "cors.allowed_origins", "any site"),
         ("limits", "{ai: off}", "limits.ai", "is off"),
         ("limits", "{api: {enabled: false}}", "limits.api", "is off"),
         ("routes", "[{name: a, match: {paths: [/a]}, origin: off}]", "routes[0].origin", "is off"),
+        ("routes", "[{name: a, match: {paths: [/a]}, limits: {ai: off}}]", "routes[0].limits.ai", "is off"),
+        ("routes", uninspected, "routes[0].inspect", "without being looked at"),
+        ("routes", whole, "routes[0].inspect", "without being looked at"),
         ("mode", "observe", "mode", "refuse nothing"),
         (
             "routes",
@@ -167,25 +236,85 @@ fn production_names_each_setting_that_is_not_good_enough() {
         ("admin", "{token: swordfish}", "admin.token", "fewer than 32"),
         ("admin", same, "admin.token", "same as client.secret"),
     ] {
-        let (good, said) = checked(&scratch, key, value);
-        let [finding, verdict] = said.lines().collect::<Vec<_>>()[..] else {
-            panic!("{key}: {value}: {said}")
-        };
+        let (good, said) = checked(&scratch, case.0, case.1);
+        let [finding, verdict] = said.lines().collect::<Vec<_>>()[..] else { panic!("{case:?}: {said}") };
         assert!(!good && verdict.ends_with("not ready for production: 1 to change"), "{said}");
-        assert!(
-            finding.contains(&format!(": {place}: ")) && finding.contains(part),
-            "{key}: {value}: {said}"
-        );
-        assert!(finding.contains(" — "), "no remedy: {said}");
-        assert!(
-            ["hunter2", "swordfish", "aaaabbbb", "8f1d0c3b", "32-random"].iter().all(|s| !said.contains(s)),
-            "{said}"
-        );
-        if !["client", "admin"].contains(&key) || value.contains("secret") || value.contains("token") {
-            let written = said.contains("tidegate.yaml:") && !said.contains("built-in");
-            assert!(written || place == "client.trusted_proxies", "no line: {said}");
-        }
+        assert_told(finding, case);
     }
+}
+
+/// What may be meant must not be a refusal, or nobody could go on; untold it would be found after the incident.
+#[test]
+fn production_tells_what_is_worth_a_look_and_does_not_refuse_it() {
+    let scratch = Scratch::new();
+    let markdown = "{chat: {sink: markdown, action: sanitize}}";
+    let files = "[{name: a, match: {paths: [/import]}, inspect: off}]";
+    for case in [
+        ("log", "{access: {to: off}}", "log.access.to", "can't be found out"),
+        ("log", "{level: debug}", "log.level", "is debug"),
+        ("watch", "off", "watch", "no alert"),
+        ("admin", "{listen: '0.0.0.0:9464'}", "admin.listen", "plain text"),
+        ("hygiene", "{get_body: allow}", "hygiene.get_body", "next request"),
+        ("upstream_defaults", "{max_fails: 0}", "upstream_defaults.max_fails", "is 0"),
+        ("sanitize", markdown, "sanitize.chat", "one backtick"),
+        (
+            "sanitize",
+            "{fields: {/bio: {sink: markdown, action: sanitize}}}",
+            "sanitize.fields[\"/bio\"]",
+            "one backtick",
+        ),
+        ("uploads", "{types: off}", "uploads.types", "any type"),
+        ("leaks", "off", "leaks", "made of"),
+        ("duplicates", "off", "duplicates", "paid for again"),
+        (
+            "security_headers",
+            "{headers: {X-Frame-Options: off}}",
+            "security_headers.headers.X-Frame-Options",
+            "is off",
+        ),
+        ("origin", "{same_site: allow}", "origin.same_site", "sister domain"),
+        ("cors", "{allowed_origins: ['http://chat.example']}", "cors.allowed_origins", "http://"),
+        ("cors", "{allowed_origins: ['null']}", "cors.allowed_origins", "sandboxed"),
+        ("cors", "{private_network: true}", "cors.private_network", "private network"),
+        ("text", "{chat: {fields: []}}", "text.chat.fields", "is empty"),
+        ("limits", "{ai: {by: [device]}}", "limits.ai.by", "leave out"),
+        ("routes", files, "routes[0].inspect", "without being looked at"),
+        ("routes", "[{name: a, match: {paths: [/a]}, leaks: off}]", "routes[0].leaks", "made of"),
+    ] {
+        let (good, said) = checked(&scratch, case.0, case.1);
+        let [finding] = said.lines().collect::<Vec<_>>()[..] else { panic!("{case:?}: {said}") };
+        assert!(good && finding.starts_with("tidegate: worth a look: "), "{said}");
+        assert_told(finding, case);
+    }
+}
+
+/// A token that nobody set, on a port that everybody reaches, is no way in: but neither is it what somebody meant.
+#[test]
+fn production_refuses_a_public_admin_port_without_a_token() {
+    let checked = ["check", "--production", "--upstream", "http://127.0.0.1:1", "--admin", "0.0.0.0:9464"];
+    let (good, said) = check(&mut tidegate(&checked));
+    assert!(
+        !good && said.contains("--admin: admin.listen: ") && said.contains("there is no token"),
+        "{said}"
+    );
+    let (_, said) = check(tidegate(&checked).env("STATE_DIR", "/nonexistent/state"));
+    assert!(said.contains("worth a look: --admin: admin.listen: "), "{said}");
+}
+
+/// A secret in a file that anyone on the machine can read is known to every app on it.
+#[test]
+fn production_warns_of_secrets_that_others_can_read() {
+    let scratch = Scratch::new();
+    checked(&scratch, "threads", "2");
+    let file = scratch.path("tidegate.yaml");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("everyone's");
+    let checked = ["check", "--production", "-c", &file.display().to_string()];
+    let (good, said) = check(&mut tidegate(&checked));
+    assert!(
+        good && said.contains("tidegate.yaml:4: client.secret: ") && said.contains("chmod o-r"),
+        "{said}"
+    );
+    assert!(!said.contains("8f1d0c3b"), "{said}");
 }
 
 /// Whoever asks what a gate does has to see which route lets what pass.

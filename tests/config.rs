@@ -89,6 +89,15 @@ fn a_time_of_zero_is_an_error() {
     assert!(said.contains("test.yaml:3: routes[0].timeouts.write"), "{said}");
 }
 
+/// A key in a field that is logged would be in every line of the log.
+#[test]
+fn a_key_can_not_stand_where_it_is_logged() {
+    for name in ["User-Agent", "referer", "host", "x-request-id"] {
+        let said = error(&format!("client: {{key_headers: [x-api-key, {name}]}}"));
+        assert!(said.contains("client.key_headers") && said.contains("logged"), "{said}");
+    }
+}
+
 /// A route that can't be reached is a rule that does not hold.
 #[test]
 fn a_route_in_the_shadow_of_another_is_an_error() {
@@ -240,7 +249,7 @@ fn shipped_files_load() {
 /// An upstream that is misnamed or half described must be told at start, with the line to mend.
 #[test]
 fn wrong_upstreams_are_told() {
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 14] = [
         ("upstreams: {app: {}}", &["test.yaml:3", "upstreams.app.servers", "names no server"]),
         ("upstreams: {app: {server: [http://a]}}", &["test.yaml:3", "upstreams.app", "servers"]),
         ("upstreams: {app: {servers: [http://a/x]}}", &["test.yaml:3", "upstreams.app.servers", "path"]),
@@ -249,6 +258,26 @@ fn wrong_upstreams_are_told() {
         (
             "upstreams: {app: {servers: https://a, tls: {ca: /no/such}}}",
             &["test.yaml:3", "upstreams.app.tls.ca"],
+        ),
+        (
+            "upstreams: {app: {servers: http://a, breaker: {recovery: 0s}}}",
+            &["test.yaml:3", "upstreams.app.breaker.recovery"],
+        ),
+        (
+            "upstreams: {app: {servers: http://a, breaker: {a: 1}}}",
+            &["test.yaml:3", "upstreams.app.breaker", "a"],
+        ),
+        (
+            "upstreams: {app: {servers: http://a, retries: {max: 11}}}",
+            &["test.yaml:3", "upstreams.app.retries.max"],
+        ),
+        (
+            "upstreams: {app: {servers: http://a, timeouts: {first_byte: 0s}}}",
+            &["test.yaml:3", "upstreams.app.timeouts.first_byte"],
+        ),
+        (
+            "upstreams: {app: {servers: http://a, timeouts: {first: 1s}}}",
+            &["test.yaml:3", "upstreams.app.timeouts", "first_byte"],
         ),
         ("upstream_defaults: {connect_timeout: 0s}", &["test.yaml:3", "upstream_defaults.connect_timeout"]),
         ("name_servers: [nobody]", &["test.yaml:3", "name_servers", "nobody"]),
@@ -260,6 +289,37 @@ fn wrong_upstreams_are_told() {
     for (yaml, wanted) in cases {
         let said = error(yaml);
         assert!(wanted.iter().all(|word| said.contains(word)), "{yaml}: {said}");
+    }
+}
+
+/// One app fails otherwise than another, and takes other times: what is said of one must count for it, and for it alone.
+#[test]
+fn an_upstream_has_rules_of_its_own() {
+    let yaml = "upstream: http://127.0.0.1:1\nbreaker: {recovery: 40s, min_calls: 7}\ntimeouts: {write: 9s, first_byte: 8s}\n\
+                upstreams:\n  slow:\n    servers: http://127.0.0.1:2\n    breaker: {recovery: 5s}\n    retries: off\n    \
+                timeouts: {first_byte: 7m}\n  bare: {servers: http://127.0.0.1:3, breaker: off}\nroutes:\n\
+                - {name: a, match: {paths: [/a]}, upstream: slow}\n\
+                - {name: b, match: {paths: [/b]}, upstream: slow, timeouts: {first_byte: 3s}}\n\
+                - {name: c, match: {paths: [/c]}, upstream: http://127.0.0.1:2}\n\
+                - {name: d, match: {paths: [/d]}, upstream: bare}\n";
+    let settings = settings(yaml, &[]).expect("sound");
+    let told = |at: usize| {
+        let route = &settings.routes[at];
+        let failures = &route.upstream.settings().failures;
+        let breaker = failures.breaker.as_ref().map(|breaker| format!("{breaker:?}")).unwrap_or_default();
+        let recovery = ["5s", "40s"].into_iter().find(|time| breaker.contains(&format!("recovery: {time}")));
+        assert!(breaker.is_empty() || breaker.contains("min_calls: 7"), "{breaker}");
+        let times = [route.timeouts.first_byte, route.timeouts.write].map(|time| time.as_secs());
+        (recovery, failures.retries.is_some(), times)
+    };
+    assert_eq!(told(0), (Some("5s"), false, [420, 9]));
+    assert_eq!(told(1), (Some("5s"), false, [3, 9]));
+    assert_eq!(told(2), (Some("40s"), true, [8, 9]));
+    assert_eq!(told(3), (None, true, [8, 9]));
+    let text = parse(yaml, &[]).expect("parses").explain();
+    for (key, line) in [("breaker.recovery = 5s", 7), ("retries = off", 8), ("timeouts.first_byte = 7m", 9)] {
+        let said = text.lines().find(|said| said.contains(&format!("upstreams.slow.{key}")));
+        assert!(said.is_some_and(|said| said.ends_with(&format!("test.yaml:{line}"))), "{key}: {said:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{Answer, Ask, Upstream, Via, gate};
 use serde_json::Value;
 use tidegate::cli::UNREAD;
-use tidegate::config::Config;
+use tidegate::config::{Config, Overrides};
 use tidegate::guard::{Event, Reason};
 use tidegate::observe::{AilmentKind, Anomaly, Variable};
 
@@ -166,13 +166,14 @@ fn every_key_stands_in_the_shipped_settings() {
     let (mut known, mut path) = (BTreeSet::new(), Vec::new());
     keys(&schema, &schema, &mut path, &mut known);
     let written = written_keys();
-    // A route's overrides are the top level's keys, shown there, and an upstream's are those of its defaults; the keys of
-    // each limit are shown once.
+    // A route's overrides are the top level's keys, shown there, and an upstream's are those of its defaults or of the top
+    // level; the keys of each limit are shown once.
     let default = |key: &[String]| [&["upstream_defaults".to_owned()], key].concat();
     let shown = |key: &&Vec<String>| {
         written.iter().any(|written| fits(key, written))
             || (key[0] == "routes" && key.len() > 1 && known.contains(&key[1..]))
             || (key[0] == "upstreams" && key.len() > 2 && known.contains(&default(&key[2..])))
+            || (key[0] == "upstreams" && key.len() > 3 && known.contains(&key[2..]))
     };
     let missing: Vec<_> = known.iter().filter(|key| !shown(key)).map(|key| key.join(".")).collect();
     assert!(missing.is_empty(), "not in conf/tidegate.yaml: {missing:?}");
@@ -261,8 +262,29 @@ fn every_environment_name_that_is_not_read_is_listed() {
 /// What `--help` offers has to be in the reference.
 #[test]
 fn every_command_and_option_is_listed() {
-    let commands =
-        ["", "run", "demo", "check", "reload", "health", "breaker", "maintenance on", "maintenance off"];
+    let commands = [
+        "",
+        "run",
+        "demo",
+        "check",
+        "explain",
+        "reload",
+        "health",
+        "breaker",
+        "maintenance on",
+        "maintenance off",
+        "ban",
+        "unban",
+        "bans",
+        "top",
+        "limits show",
+        "limits reset",
+        "limits set",
+        "limits auto",
+        "audit list",
+        "audit verify",
+        "state stats",
+    ];
     for command in commands {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         let program = program.args(command.split_whitespace()).arg("--help");
@@ -276,6 +298,27 @@ fn every_command_and_option_is_listed() {
             assert!(REFERENCE.contains(&word), "docs/reference.md does not tell of {word}");
         }
     }
+}
+
+/// What a newcomer copies out of the README has to work, and to be as near to production as it says.
+#[test]
+fn the_examples_of_the_readme_are_good() {
+    let blocks: Vec<_> =
+        README.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() > 1, "{blocks:?}");
+    let clock = tidegate::state::ManualClock::new(tidegate::state::Timestamp::from_micros(1));
+    let read = |text: &str| {
+        let config = Config::from_text(text, "README.md", &Overrides::default(), &|_| None);
+        let config = config.unwrap_or_else(|why| panic!("{why}: {text}"));
+        config.resolve(&clock.clock()).map(drop).unwrap_or_else(|why| panic!("{why}: {text}"));
+        config
+    };
+    let configs: Vec<_> = blocks.into_iter().map(read).collect();
+    let found = configs[0].check_production().expect("can be read");
+    let keys: Vec<_> = found.errors.iter().map(|error| error.path.as_str()).collect();
+    // What depends on the machine: a proxy that ends TLS, and a secret that nobody else may have.
+    assert_eq!(keys, ["client.trusted_proxies", "client.secret"]);
+    assert_eq!(found.warnings.to_string(), "");
 }
 
 /// A name that is misspelt in what people deploy sets nothing, and nobody hears of it.

@@ -151,6 +151,149 @@ async fn forms_are_held_to_the_same_caps() {
     }
 }
 
+/// So is a form that comes in parts, as `curl -F` and pages with a file to send have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_in_parts_are_held_to_the_same_caps() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let part = |header: &str, content: &str| {
+        format!("--b7\r\nContent-Disposition: form-data; {header}\r\n\r\n{content}\r\n")
+    };
+    let upload = |path: &str, parts: &[String]| {
+        let body = format!("{}--b7--\r\n", parts.concat());
+        Ask::new("POST", path).field("content-type", "multipart/form-data; boundary=b7").body(body)
+    };
+    let message = |text: &str| part("name=\"message\"", text);
+    let file = |length| part("name=\"f\"; filename=\"a.txt\"", &"x".repeat(length));
+    let cases = [
+        (vec![message(&long())], 422, "text_too_long"),
+        (vec![part("name=\"MESSAGE\"", &long())], 422, "text_too_long"),
+        (vec![part("name=\"message[]\"", &long())], 422, "text_too_long"),
+        (vec![message(&"é".repeat(4001))], 422, "text_too_long"),
+        (vec![file(100_000), message(&long())], 422, "text_too_long"),
+        (vec![message(&"x".repeat((1 << 20) + 1))], 413, "body_too_large"),
+        (vec![file(2_000_000), message(&long())], 422, "text_too_long"),
+        (vec![message("a"), message("b")], 400, "invalid_form"),
+        (vec![message("a"), part("name=\"Message\"", "b")], 400, "invalid_form"),
+        (
+            vec![part("name=\"message\"\r\nContent-Type: text/plain; charset=utf-16", "a")],
+            415,
+            "unsupported_charset",
+        ),
+    ];
+    for (parts, status, code) in cases {
+        for via in BOTH {
+            for path in ["/api/chat", "/contact"] {
+                for ask in [upload(path, &parts), upload(path, &parts).with_unsized_body()] {
+                    assert_refused(&gate.ask(via, &ask).await, status, code);
+                    gate.forget_draws();
+                }
+            }
+        }
+    }
+    let latin = Ask {
+        body: Some(
+            b"--b7\r\nContent-Disposition: form-data; name=\"message\"\r\n\r\n\xe9\r\n--b7--".to_vec(),
+        ),
+        ..upload("/api/chat", &[])
+    };
+    assert_refused(&gate.ask(Via::H1, &latin).await, 400, "invalid_form");
+    assert!(
+        upstream.requests().iter().all(|request| request.body.is_empty()),
+        "the app took a part for the whole"
+    );
+
+    let utf8 = part("name=\"message\"\r\nContent-Type: text/plain;charset=UTF-8", &"é".repeat(4000));
+    let honest = [
+        utf8,
+        part("name=\"tag\"", "1"),
+        part("name=\"tag\"", "2"),
+        part("name=\"note\"", &"y".repeat(5000)),
+    ];
+    for path in ["/api/chat", "/contact"] {
+        let ask = upload(path, &honest);
+        assert_eq!(gate.ask(Via::H1, &ask).await.status, 200);
+        assert_eq!(Some(upstream.last().body), ask.body);
+    }
+}
+
+/// What an app is sent that is no JSON must reach it, whatever its first letter; what it may read as JSON is JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bodies_are_what_they_say_unless_they_are_json() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "");
+    let typed = |path: &str, kind: &str, body: &[u8]| match kind {
+        "" => Ask::new("POST", path).body(body),
+        kind => Ask::new("POST", path).field("content-type", kind).body(body),
+    };
+    let lines = b"{\"index\":{}}\n{\"message\":\"a\"}\n\n{\"message\":\"a\"}\n";
+    let large = [&b"[12:30] hello\n"[..], &b"[12:31] hi\n".repeat(200_000)].concat();
+    for (kind, body) in [
+        ("text/plain", &b"[12:30] hello {name}"[..]),
+        ("text/plain; charset=iso-8859-1", b"[12:30] caf\xe9 hello everybody"),
+        ("text/plain", b"[1] see \"x\"\n[2] see below"),
+        ("text/csv", b"[a],{b}\n1,2\n"),
+        ("application/octet-stream", b"{ hello }"),
+        ("application/octet-stream", b"[\xff\x00\x01"),
+        ("application/x-ndjson", lines),
+        ("application/jsonl", lines),
+        ("text/plain", &large),
+        ("text/csv", &large),
+    ] {
+        for via in BOTH {
+            let answer = gate.ask(via, &typed("/data", kind, body)).await;
+            assert_eq!(answer.status, 200, "{kind} {:?}: {}", &body[..body.len().min(40)], answer.text());
+            assert!(upstream.requests().pop().is_some_and(|came| came.body == body), "{kind}");
+            gate.forget_draws();
+        }
+    }
+    let long = format!("{{\"message\":\"{}\"}}", long());
+    for (path, kind, body, status, code) in [
+        ("/data", "text/plain", r#"{"message":"#.into(), 400, "invalid_json"),
+        ("/data", "text/plain", r#"{"n":NaN,"message":"<svg>"}"#.into(), 400, "invalid_json"),
+        ("/data", "text/plain", r#"["a",]"#.into(), 400, "invalid_json"),
+        ("/data", "", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/data", "application/json", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/data", "application/x-www-form-urlencoded", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/api/chat", "text/plain", "[12:30] hello".into(), 400, "invalid_json"),
+        ("/v1/chat/completions", "application/octet-stream", "{x}".into(), 400, "invalid_json"),
+        ("/api/chat", "application/x-ndjson", "{\"a\":1}\nx".into(), 400, "invalid_json"),
+        (
+            "/data",
+            "application/octet-stream",
+            r#"{"a":1,"message":"a","message":"b"}"#.into(),
+            400,
+            "invalid_json",
+        ),
+        (
+            "/data",
+            "application/x-ndjson",
+            "{\"a\":1}\n{\"message\":1,\"message\":2}".into(),
+            400,
+            "invalid_json",
+        ),
+        ("/data", "application/octet-stream", "{\"a\":1} {\"message\":\"b\"}".into(), 400, "invalid_json"),
+        ("/data", "text/csv", long.clone(), 422, "text_too_long"),
+        ("/data", "application/octet-stream", long.clone(), 422, "text_too_long"),
+        ("/data", "application/octet-stream", format!("{long} and more"), 422, "text_too_long"),
+        ("/data", "application/x-ndjson", format!("{{}}\n{long}\n"), 422, "text_too_long"),
+        ("/api/chat", "application/x-ndjson", format!("{{}}\n{long}\n"), 422, "text_too_long"),
+        ("/data", "application/octet-stream; charset=utf-16", "{}".into(), 415, "unsupported_charset"),
+    ] {
+        for via in BOTH {
+            assert_refused(&gate.ask(via, &typed(path, kind, body.as_bytes())).await, status, code);
+            gate.forget_draws();
+        }
+    }
+    let sent = b"{\"message\":\"<svg>\"}\r\n{\"message\":\"a\"}\n{\"message\":\"b<svg>\"} x";
+    let wanted = b"{\"message\":\"&lt;svg>\"}\r\n{\"message\":\"a\"}\n{\"message\":\"b&lt;svg>\"} x";
+    assert_eq!(gate.ask(Via::H1, &typed("/data", "application/x-ndjson", sent)).await.status, 200);
+    assert_eq!(upstream.last().body, wanted);
+    // Files keep the rules for files.
+    let program = typed("/data", "application/octet-stream", b"\x7fELF\x02");
+    assert_refused(&gate.ask(Via::H1, &program).await, 415, "upload_type_denied");
+}
+
 /// `curl -d '{…}'` calls JSON a form: it has to work as before, and to be inspected as both.
 #[tokio::test(flavor = "multi_thread")]
 async fn json_that_is_called_a_form_is_both() {

@@ -225,7 +225,8 @@ async fn json_is_inspected_under_any_type() {
         "application/jsonp",
         "",
     ];
-    let bodies = ["", " \r\n\t", "\u{feff}"].map(|start| format!(r#"{start}{{"a":1,"a":2}}"#));
+    let bodies = ["", " \r\n\t", "\u{feff}"]
+        .map(|start| format!(r#"{start}{{"a":1,"a":2,"b":"long enough to be judged by its start"}}"#));
     for kind in types {
         for body in &bodies {
             for (method, path) in [("POST", "/api/chat"), ("POST", "/anything"), ("PUT", "/anything")] {

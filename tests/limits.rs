@@ -183,7 +183,8 @@ async fn ai_calls_are_recognised_on_every_api() {
         "/chat",
     ];
     let upstream = Upstream::ok().await;
-    let gate = gate(upstream.address(), "limits: {ai: {windows: [1/min]}}\n");
+    // The same call twice is what a webhook must not be sent.
+    let gate = gate(upstream.address(), "duplicates: off\nlimits: {ai: {windows: [1/min]}}\n");
     for path in paths {
         gate.forget_draws();
         assert_eq!(statuses(&gate, vec![Ask::post(path, "{}"); 2]).await, [200, 429], "{path}");
@@ -384,4 +385,27 @@ async fn a_429_has_the_shape_that_the_client_reads() {
         );
     }
     assert_eq!(upstream.requests().len(), 1);
+}
+
+/// A caller who downloads or uploads more than is allowed is refused the next time, until the window has moved on; and
+/// what somebody else transfers is not counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_are_counted_as_they_flow() {
+    let settings = "limits:\n  api: off\n  api-user: off\n  ai: off\n  \
+                    down: {counts: all, by: [address], measure: bytes-out, windows: [30B/h]}\n  \
+                    up: {counts: all, by: [user], measure: bytes-in, windows: [1KiB/month]}\n";
+    let (_upstream, gate) = crowd(settings).await;
+    let get = |address| from(address, Ask::get("/file"));
+    // Thirteen bytes each: the third begins with four left, and takes them all.
+    let asks = [get("192.0.2.1"), get("192.0.2.1"), get("192.0.2.1"), get("192.0.2.1"), get("192.0.2.2")];
+    assert_eq!(statuses(&gate, asks).await, [200, 200, 200, 429, 200]);
+    let refused = gate.ask(Via::H2, &get("192.0.2.1")).await;
+    assert!(refused.text().contains("down"), "{}", refused.text());
+    gate.advance(SECOND * 3600);
+    let post =
+        |bytes: usize| from("192.0.2.1", Ask::post("/api/x", format!("\"{}\"", "x".repeat(bytes - 2))));
+    assert_eq!(statuses(&gate, [post(1000), post(24), post(10)]).await, [200, 200, 429]);
+    // A large window forgets in grains.
+    gate.advance(SECOND * 86_400 * 31);
+    assert_eq!(statuses(&gate, [post(10)]).await, [200]);
 }

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    Answer, Ask, BOTH, Gate, Load, Program, Scratch, Upstream, Via, Wire, gate, unreachable, within,
+    Answer, Ask, BOTH, Gate, Load, NameServer, OK_JSON, Program, Scratch, Upstream, Via, Wire, gate,
+    unreachable, within,
 };
 use tokio::task::block_in_place;
 
@@ -92,6 +93,110 @@ async fn concurrency_counts_on() {
     assert_eq!(held.answer().await.status, 200);
 }
 
+/// How often health checks came.
+fn checks(server: &Upstream) -> usize {
+    server.requests().iter().filter(|request| request.line() == "GET /healthz").count()
+}
+
+/// A server whose health checks fail, and one where they pass; both serve, and stream without end at /events.
+async fn ill_and_well() -> [Upstream; 2] {
+    let server = |ill: bool| {
+        Upstream::scripted(move |mut peer| async move {
+            while let Some(request) = peer.request().await {
+                let told = match request.line() {
+                    "GET /healthz" if ill => "HTTP/1.1 503 Ill\r\ncontent-length: 0\r\n\r\n",
+                    "GET /events" => "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: a\n\n",
+                    _ => OK_JSON,
+                };
+                peer.send(told).await;
+                if request.line() == "GET /events" {
+                    peer.ends().await;
+                    return;
+                }
+            }
+        })
+    };
+    [server(true).await, server(false).await]
+}
+
+/// An operator takes health checks back, or changes what they ask for: it must count at once. A stream that began under the
+/// old settings may last for an hour; the old checks must not go on for as long, and judge servers by what no longer holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_no_longer_in_force_judge_no_server() {
+    for after in ["{path: off}", "{path: /other, every: 50ms, rise: 1, fall: 1}"] {
+        let [ill, well] = ill_and_well().await;
+        let servers = format!("upstream: 'http://{},http://{}'\n{UNLIMITED}", ill.address(), well.address());
+        let of = |health: &str| format!("{servers}upstream_defaults: {{health: {health}}}\n");
+        let before = of("{path: /healthz, every: 50ms, rise: 1, fall: 1}");
+        let gate = gate(ill.address(), &format!("{ADMIN}{before}"));
+        let is_up = async |up: bool| {
+            let line = format!(
+                "tidegate_upstream_up{{server=\"{}\",upstream=\"default\"}} {}",
+                ill.address(),
+                u8::from(up)
+            );
+            within(&line, async {
+                while !gate.admin_ask(&Ask::get("/metrics")).await.text().contains(&line) {
+                    common::a_moment().await;
+                }
+            })
+            .await;
+        };
+        is_up(false).await;
+        let mut stream = Wire::to(gate.traffic()).await;
+        stream.send(Ask::get("/events").bytes()).await;
+        stream.read_until(b"data: a\n\n").await;
+        reload(&gate, &of(after)).await;
+        is_up(true).await;
+        common::a_moment().await;
+        let checked = (checks(&ill), checks(&well));
+        for _ in 0..4 {
+            common::a_moment().await;
+            is_up(true).await;
+        }
+        assert_eq!((checks(&ill), checks(&well)), checked, "{after}: the old checks go on");
+        // A reload that is refused must not take anything back, either.
+        reload(&gate, &before).await;
+        is_up(false).await;
+        gate.rewrite(&format!("{ADMIN}{}threads: 7\n", of("{path: off}")));
+        assert_eq!(reload_with(&gate, "open-sesame").await.status, 422);
+        is_up(false).await;
+        let elsewhere = Upstream::ok().await;
+        reload(&gate, &format!("upstream: http://{}\n", elsewhere.address())).await;
+        common::a_moment().await;
+        let checked = checks(&well);
+        common::a_moment().await;
+        assert_eq!(checks(&well), checked, "an upstream that is gone is checked on");
+    }
+}
+
+/// Each reload would otherwise leave one more task behind that asks the name server, for as long as a stream lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_asked_for_by_one_at_a_time() {
+    let [_, server] = ill_and_well().await;
+    let names = NameServer::start(1).await;
+    names.say(&[std::net::Ipv4Addr::LOCALHOST]);
+    let of = |connect: u32| {
+        let at = format!("http://app.test:{}", server.address().port());
+        let names = format!("name_servers: ['{}']\n", names.address);
+        format!("upstream: {at}\n{names}{UNLIMITED}upstream_defaults: {{connect_timeout: {connect}s}}\n")
+    };
+    let gate = gate(server.address(), &format!("{ADMIN}{}", of(1)));
+    let mut streams = Vec::new();
+    for connect in 2..5 {
+        let mut stream = Wire::to(gate.traffic()).await;
+        stream.send(Ask::get("/events").bytes()).await;
+        stream.read_until(b"data: a\n\n").await;
+        streams.push(stream);
+        reload(&gate, &of(connect)).await;
+    }
+    common::a_moment().await;
+    let before = names.asked();
+    tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
+    let rounds = (names.asked() - before) / 2;
+    assert!((2..=4).contains(&rounds), "{rounds} look-ups in three seconds of a name that is good for one");
+}
+
 /// A slip of the pen must not take the gate down, nor leave it half changed; and it has to be found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_is_refused_with_its_line_and_the_old_one_serves() {
@@ -143,7 +248,7 @@ async fn the_admin_token_changes_with_the_settings() {
 /// A configuration tool that reloads every minute must not cost a request each time, nor all upstream connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_under_load_cost_nobody_an_answer() {
-    let reloads = std::env::var("RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(200);
+    let reloads = std::env::var("RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
     let upstream = Upstream::ok().await;
     let settings = format!("{UNLIMITED}upstream_defaults: {{idle_timeout: 1h}}\n");
     let gate = gate(upstream.address(), &format!("{ADMIN}{settings}"));

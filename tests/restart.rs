@@ -101,6 +101,56 @@ async fn restarts_by_upgrade_lose_no_request() {
     assert!(!state.join("tidegate.pid").exists(), "the id of a process that is gone stays behind");
 }
 
+/// Someone who cuts an app off while the program is being replaced must find it cut off afterwards; and what the old process
+/// is told when it is about to go must not be lost without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_during_an_upgrade_is_kept() {
+    let ((upstream, asked, go), scratch) = (Upstream::on_cue().await, Scratch::new());
+    let file = settings(&scratch, &upstream);
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("binds");
+    let (traffic, admin, state) = (free(), free(), scratch.path("state"));
+    let (listen, admin_listen, state_dir) =
+        (traffic.to_string(), admin.to_string(), state.display().to_string());
+    let environment = [("STATE_DIR", &*state_dir), ("TIDEGATE_ADMIN_TOKEN", "a-token-for-tests")];
+    let start = |more: &[&str]| {
+        let arguments = [&["run", "-c", &file, "--listen", &listen, "--admin", &admin_listen], more].concat();
+        Program::start(&arguments, &environment)
+    };
+    let serves = |program: &Program| block_in_place(|| program.says(&format!("traffic on http://{traffic}")));
+    let switch = |path: &str| {
+        Ask::post(format!("/api/security/{path}"), "")
+            .host("localhost")
+            .field("authorization", "Bearer a-token-for-tests")
+            .bytes()
+    };
+    let old = start(&[]);
+    serves(&old);
+    let mut to_old = Wire::to(admin).await;
+    let mut held = Wire::to(traffic).await;
+    held.send(Ask::chat().bytes()).await;
+    within("the upstream's being asked", asked.notified()).await;
+
+    let new = start(&["--upgrade"]);
+    waits(&state.join("upgrade/sockets")).await;
+    assert_eq!(to_old.ask(switch("circuit-breaker/open")).await.status, 200);
+    assert_eq!(to_old.ask(switch("maintenance/on")).await.status, 200);
+    old.signal("QUIT");
+    serves(&new);
+    let refused = Wire::to(traffic).await.ask(Ask::chat().bytes()).await;
+    common::assert_refused(&refused, 503, "maintenance");
+
+    let late = to_old.ask(switch("maintenance/off")).await;
+    assert_eq!(late.status, 503, "{}", late.text());
+    assert!(late.text().contains("another process"), "{}", late.text());
+    let mut to_new = Wire::to(admin).await;
+    assert_eq!(to_new.ask(switch("maintenance/off")).await.status, 200);
+    let refused = Wire::to(traffic).await.ask(Ask::chat().bytes()).await;
+    common::assert_refused(&refused, 503, "circuit_open");
+    go.notify_one();
+    assert_eq!(held.answer().await.status, 200);
+    assert!(block_in_place(|| old.ended()));
+}
+
 async fn waits(place: &Path) {
     within("a process that waits for sockets", async {
         while !place.exists() {

@@ -169,6 +169,30 @@ async fn shapes_are_those_that_clients_read() {
     assert_eq!(gate.admin_ask(&Ask::get("/no-such-page")).await.status, 404);
 }
 
+/// An operator under load asks who makes it, and who is held off; and no key may be found in the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_busiest_callers_and_those_held_off_are_told() {
+    let upstream = Upstream::ok().await;
+    let gate = gate(upstream.address(), "limits: {ai: {windows: [2/min]}}\n");
+    for _ in 0..3 {
+        gate.ask(Via::H1, &Ask::chat()).await;
+    }
+    gate.ask(Via::H1, &Ask::get("/page").field("authorization", "Bearer a-canary")).await;
+    logs(&gate).await;
+    let top = gate.admin_ask(&Ask::get("/api/security/top?limit=2")).await.json();
+    let [first, second] = &top.as_array().expect("a list")[..] else { panic!("{top}") };
+    assert_eq!((&first["identifier"], &first["requests"]), (&"127.0.0.1".into(), &4.into()), "{top}");
+    assert_eq!(second["identifier"].as_str().map(str::len), Some(16), "{top}");
+    assert!(first["last_request"].as_str().is_some_and(|at| at.starts_with("2026-")), "{top}");
+    let limiter = async || {
+        let stats = gate.admin_ask(&Ask::get("/api/security/stats")).await.json();
+        ["total_users_tracked", "blocked_users"].map(|name| stats["security"]["rate_limiter"][name].clone())
+    };
+    assert_eq!(limiter().await, [2, 1]);
+    gate.advance(std::time::Duration::from_secs(61));
+    assert_eq!(limiter().await, [2, 0]);
+}
+
 /// The admin port must tell nothing to another machine, nor to a web page that a local browser shows.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_this_machine_reads_without_the_token() {
@@ -335,19 +359,22 @@ async fn secrets_are_found_nowhere() {
         }
     })
     .await;
-    let gate = gate(upstream.address(), "");
+    let places = "client: {key_headers: [x-api-key, x-customer], key_parameters: [key, customer]}\n";
+    let gate = gate(upstream.address(), places);
     let secrets = |ask: Ask| {
         ask.field("authorization", format!("Bearer {word}"))
             .field("x-api-key", word)
             .field("cookie", format!("session_id={word}; other={word}"))
+            .field("x-customer", word)
             .field("x-session-id", word)
             .field("x-device-id", word)
             .field("x-anything", word)
             .field("user-agent", format!("agent (Bearer {key}) {key}"))
-            .field("referer", format!("http://localhost/{key}?token={word}"))
+            .field("referer", format!("http://localhost/{key}?token={word}&customer={word}"))
     };
-    let query =
-        format!("?key={word}&api_key={word}&token={word}&access_token={word}&password={word}&q={key}");
+    let query = format!(
+        "?key={word}&api_key={word}&token={word}&access_token={word}&password={word}&customer={word}&q={key}"
+    );
     let body = format!(r#"{{"message":"{word} {key}","api_key":"{word}","{word}":1,"sessionId":"{word}"}}"#);
     let twice = format!(r#"{{"{word}":1,"{word}":2}}"#);
     let long = format!(r#"{{"message":"{}"}}"#, word.repeat(400));

@@ -4,15 +4,19 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Answer, Ask, Gate, OK_JSON, Scratch, Upstream, Via, assert_refused, gate, unreachable, within};
+use common::{
+    Answer, Ask, BlackHole, Gate, NameServer, OK_JSON, Scratch, Upstream, Via, assert_refused, gate,
+    unreachable, within,
+};
+use futures_util::future::join_all;
 use pingora::tls::{ServerConfig, TlsAcceptor};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 /// What is exchanged, and what passes through.
 fn both() -> [Ask; 2] {
@@ -150,17 +154,8 @@ async fn a_dead_server_is_skipped() {
 /// A server whose packets vanish must cost its share of the connect time, not the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_black_holed_server_is_passed_over() {
-    let hole = TcpSocket::new_v4().expect("a socket");
-    hole.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
-    let hole = hole.listen(1).expect("listens");
-    let address = hole.local_addr().expect("bound");
-    // Nobody accepts: once the queue is full, the system answers no SYN.
-    let mut queue = Vec::new();
-    while let Ok(Ok(held)) =
-        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-    {
-        queue.push(held);
-    }
+    let hole = BlackHole::dig().await;
+    let address = hole.address;
     for kind in both() {
         let well = Upstream::ok().await;
         let gate = gate_of(&[address, well.address()], "connect_timeout: 600ms");
@@ -171,6 +166,58 @@ async fn a_black_holed_server_is_passed_over() {
         let alone = gate_of(&[address], "connect_timeout: 200ms");
         assert_refused(&ask(&alone, &kind).await, 504, "upstream_timeout");
     }
+}
+
+/// A server that takes requests and says nothing costs each of its callers the whole wait: a few of them must be enough to
+/// know it by, and none of that is a reason to refuse those whom the others could serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_left_alone() {
+    const STRICT: &str = "timeouts: {first_byte: 200ms}\nretries: off\nlimits: {pages: off, tenant: off}\n\
+        breaker: {consecutive_failures: 4, min_calls: 6, error_ratio: 0.4}\n";
+    for kind in both() {
+        let silent = Upstream::scripted(|mut peer| async move {
+            peer.request().await;
+            peer.ends().await;
+        })
+        .await;
+        let well = Upstream::ok().await;
+        let list = urls(&[silent.address(), well.address()]);
+        let gate = gate(well.address(), &format!("upstream: [{list}]\n{STRICT}"));
+        // All at once, so that the breaker hears of their failures one after another.
+        let answers = join_all((0..24).map(|_| ask(&gate, &kind))).await;
+        let late = answers.iter().filter(|answer| answer.status == 504).count();
+        assert_eq!((late, silent.requests().len()), (12, 12), "{}", kind.target);
+        until_up(&gate, silent.address(), false).await;
+        for _ in 0..6 {
+            assert_ok(&ask(&gate, &kind).await);
+        }
+        assert_eq!(silent.requests().len(), 12, "{}", kind.target);
+        let metrics = gate.admin_ask(&Ask::get("/metrics")).await.text();
+        assert!(metrics.contains(r#"tidegate_breaker_state{upstream="default"} 0"#), "{}", kind.target);
+        let health = gate.admin_ask(&Ask::get("/healthz")).await.text();
+        assert!(health.contains(&format!("{} is not well", silent.address())), "{health}");
+    }
+}
+
+/// A machine that vanishes leaves its connections behind, and an upload that it does not take is no fault of the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_upload_is_left_alone() {
+    let deaf = Upstream::scripted(|mut peer| async move {
+        peer.head().await;
+        std::future::pending().await
+    })
+    .await;
+    let well = Upstream::ok().await;
+    let list = urls(&[deaf.address(), well.address()]);
+    let settings = format!("upstream: [{list}]\ntimeouts: {{write: 300ms}}\nuploads: {{part: 50MiB}}\n");
+    let gate = gate(well.address(), &settings);
+    let upload = Ask::new("POST", "/upload").field("content-type", "text/csv").body(vec![b'a'; 16 << 20]);
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(ask(&gate, &upload).await.status);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 504).count(), 3, "{statuses:?}");
+    until_up(&gate, deaf.address(), false).await;
 }
 
 /// With all servers down the caller is told, after each was tried, and once only.
@@ -242,69 +289,9 @@ async fn health_checks_take_a_server_out_and_back() {
     );
 }
 
-/// A name server that says what a test wants: addresses, or that there is no such name.
-struct NameServer {
-    address: SocketAddr,
-    answers: Arc<Mutex<Vec<Ipv4Addr>>>,
-    asked: Arc<AtomicUsize>,
-}
-
-impl NameServer {
-    async fn start(time_to_live: u32) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
-        let address = socket.local_addr().expect("bound");
-        let (answers, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
-        let (said, count) = (answers.clone(), asked.clone());
-        tokio::spawn(async move {
-            let mut query = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut query).await {
-                let answers = said.lock().expect("no panic").clone();
-                let reply = reply(&query[..length], &answers, time_to_live);
-                count.fetch_add(1, Ordering::SeqCst);
-                socket.send_to(&reply, from).await.expect("sent");
-            }
-        });
-        Self { address, answers, asked }
-    }
-
-    fn say(&self, answers: &[Ipv4Addr]) {
-        *self.answers.lock().expect("no panic") = answers.to_vec();
-    }
-
-    /// Waits until it was asked again, for both families, since now.
-    async fn asked_again(&self) {
-        let before = self.asked.load(Ordering::SeqCst);
-        within("the name is looked up again", async {
-            while self.asked.load(Ordering::SeqCst) < before + 4 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-    }
-}
-
-/// An answer of RFC 1035 §4 to a query with one question; no addresses: there is no such name.
-fn reply(query: &[u8], answers: &[Ipv4Addr], time_to_live: u32) -> Vec<u8> {
-    let name = query[12..].iter().position(|byte| *byte == 0).expect("a name ends");
-    let question = &query[12..12 + name + 5];
-    let is_a = question[name + 1..name + 3] == [0, 1];
-    let answers = if is_a { answers } else { &[] };
-    let code = u8::from(is_a && answers.is_empty()) * 3;
-    let mut reply = [&query[..2], &[0x81, 0x80 | code, 0, 1, 0, answers.len() as u8, 0, 0, 0, 0]].concat();
-    reply.extend_from_slice(question);
-    for address in answers {
-        reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
-        reply.extend_from_slice(&time_to_live.to_be_bytes());
-        reply.extend_from_slice(&[0, 4]);
-        reply.extend_from_slice(&address.octets());
-    }
-    reply
-}
-
-/// Containers move and name servers fail: the app must be followed when it moves, and stay reachable when nobody can say
-/// where it is.
+/// Containers move: the app must be followed when it does, and be served by all the machines that it has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_is_followed_and_survives_its_name_server() {
+async fn a_name_is_followed() {
     let [home, moved] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
     let first = Upstream::named("first").await;
     let port = first.address().port();
@@ -315,31 +302,19 @@ async fn a_name_is_followed_and_survives_its_name_server() {
     })
     .await;
     let names = NameServer::start(1).await;
+    names.say(&[home]);
     let settings = format!("upstream: http://app.test:{port}\nname_servers: ['{}']\n", names.address);
     let gate = gate(first.address(), &settings);
-    assert_refused(&ask(&gate, &Ask::get("/")).await, 502, "upstream_unreachable");
-    let health = gate.admin_ask(&Ask::get("/healthz")).await.text();
-    assert!(health.contains("degraded"), "{health}");
-
     let place = async || ask(&gate, &Ask::get("/")).await.text();
-    let found = async |wanted: &str| {
-        within(wanted, async {
-            while place().await != wanted {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                gate.forget_draws();
-            }
-        })
-        .await;
-    };
-    names.say(&[home]);
-    found("first").await;
-    names.say(&[]);
-    names.asked_again().await;
-    assert_eq!(place().await, "first", "its last address stays in use");
-    let health = gate.admin_ask(&Ask::get("/healthz")).await.text();
-    assert!(health.contains("can't be looked up"), "{health}");
+    assert_eq!(place().await, "first");
     names.say(&[moved]);
-    found("second").await;
+    within("the second", async {
+        while place().await != "second" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            gate.forget_draws();
+        }
+    })
+    .await;
     names.say(&[home, moved]);
     names.asked_again().await;
     let mut both = [place().await, place().await];
@@ -361,13 +336,13 @@ async fn a_name_is_asked_for_when_its_time_to_live_is_over() {
         assert_ok(&ask(&gate, &Ask::get("/")).await);
         // At the start and by the task that follows the name, for two families each.
         within("the first questions", async {
-            while names.asked.load(Ordering::SeqCst) < 4 {
+            while names.asked() < 4 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await;
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        assert_eq!(names.asked.load(Ordering::SeqCst) > 4, again, "{time_to_live} s");
+        assert_eq!(names.asked() > 4, again, "{time_to_live} s");
     }
 }
 

@@ -3,10 +3,13 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Ask, BOTH, Gate, H2, Peer, Upstream, Via, Wire, gate, within};
+use common::{
+    Ask, BOTH, Gate, H2, OK_JSON, Peer, Upstream, Via, Wire, a_moment, assert_refused, gate, within,
+};
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, mpsc};
 
@@ -213,7 +216,8 @@ async fn a_stream_that_never_ends_is_ended() {
     let upstream = Upstream::scripted(|mut peer| async move {
         peer.request().await;
         peer.send(EVENTS).await;
-        while peer.send(chunk("data: a\n\n").repeat(50)).await {}
+        // In large pieces: the client's library gives a connection up that brings it too many small ones.
+        while peer.send(chunk(&"data: a\n\n".repeat(2000))).await {}
     })
     .await;
     let gate = gate(upstream.address(), "timeouts: {stream_total: 500ms}\n");
@@ -236,11 +240,223 @@ async fn a_stream_is_told_that_the_gate_stops() {
     let mut wire = Wire::to(gate.traffic()).await;
     wire.send(streamed("/v1/chat/completions").bytes()).await;
     wire.read_until(b"data: a\n\n").await;
+    let mut h2 = H2::to(gate.traffic()).await;
+    let mut body = h2.head(&streamed("/v1/chat/completions")).await.expect("an answer").into_body();
+    body.frame().await.expect("an event").expect("whole");
     let stopping = tokio::task::spawn_blocking(move || drop(gate));
     let rest = String::from_utf8_lossy(&wire.rest().await).into_owned();
     assert!(rest.contains("data: {\"error\":{") && rest.contains("draining"), "{rest:?}");
     assert!(rest.ends_with("0\r\n\r\n"), "the end is not orderly: {rest:?}");
+    let rest = within("the last event", body.collect()).await.expect("an orderly end").to_bytes();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.starts_with("data: {\"error\":{") && rest.contains("draining"), "{rest:?}");
     within("the stop", stopping).await.expect("stops");
+}
+
+/// A browser tab in the background stops reading: its window is full, and neither a heartbeat nor a last event finds room.
+/// That must put off no deadline, or each such tab holds a call to the model for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_window_is_full_puts_off_no_deadline() {
+    const FIRST: &str = "data: a\n\n";
+    let cases = [
+        // A flood, which has to end when the stream has lasted long enough.
+        (true, "timeouts: {stream_total: 400ms, write: 9s, stream_idle: 9s}\nstreams: {heartbeat: off}\n"),
+        // A silence, in which heartbeats can't be written.
+        (false, "timeouts: {write: 400ms, stream_idle: 9s}\nstreams: {heartbeat: 100ms}\n"),
+        // A silence that has to end, though nobody can be told.
+        (false, "timeouts: {write: 300ms, stream_idle: 300ms}\nstreams: {heartbeat: off}\n"),
+        (false, "timeouts: {stream_total: 300ms, write: 9s}\nstreams: {heartbeat: off}\n"),
+    ];
+    for (floods, settings) in cases {
+        let (closed, mut closings) = mpsc::unbounded_channel();
+        let upstream = Upstream::scripted(move |mut peer| {
+            let closed = closed.clone();
+            async move {
+                peer.request().await;
+                peer.send(format!("{EVENTS}{}", chunk(FIRST))).await;
+                while floods && peer.send(chunk(FIRST)).await {}
+                peer.rest().await;
+                let _ = closed.send(());
+            }
+        })
+        .await;
+        let gate = gate(upstream.address(), settings);
+        let mut h2 = H2::with_window(gate.traffic(), FIRST.len() as u32).await;
+        let begun = Instant::now();
+        let answer = h2.head(&streamed("/v1/chat/completions")).await.expect("an answer");
+        within(settings, closings.recv()).await.expect("the upstream runs");
+        assert!(begun.elapsed() < Duration::from_secs(6), "{settings}: {:?}", begun.elapsed());
+        within("the stream's end", async {
+            while metric(&gate, "tidegate_streams").await != "0" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert_eq!(metric(&gate, "tidegate_streams_ended_total{end=\"client_gone\"}").await, "1");
+        // Who comes back must not take the beginning for the whole.
+        let rest = within("the rest", answer.into_body().collect()).await;
+        assert!(rest.is_err(), "{settings}: {rest:?}");
+        // The connection serves on.
+        let page = within("another answer", h2.head(&streamed("/v1/chat/completions"))).await;
+        assert_eq!(page.expect("an answer").status(), 200, "{settings}");
+    }
+}
+
+/// Who reads again in time has lost nothing: neither events nor the signs of life in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_window_opens_again_has_lost_nothing() {
+    let upstream = played(EVENTS, &[(0, "data: a\n\n"), (700, "data: b\n\n"), (0, "data: c\n\n")]).await;
+    let gate = gate(upstream.address(), BRISK);
+    let mut h2 = H2::with_window(gate.traffic(), 9).await;
+    let body = h2.head(&streamed("/api/chat")).await.expect("an answer").into_body();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let text = within("the rest", body.collect()).await.expect("whole").to_bytes();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(text.contains("data: a\n\n:\n\n"), "no heartbeat: {text:?}");
+    assert_eq!(text.replace(":\n\n", ""), "data: a\n\ndata: b\n\ndata: c\n\n");
+}
+
+/// How a stream comes about.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// By `stream` in the body.
+    Asked,
+    /// By `Accept`.
+    Accepted,
+    /// Nobody asked, and the app streams.
+    Unasked,
+    WebSocket,
+}
+
+impl Kind {
+    fn ask(self) -> Ask {
+        match self {
+            Kind::Asked => streamed("/v1/chat/completions"),
+            Kind::Accepted => Ask::get("/events").field("accept", "text/event-stream"),
+            Kind::Unasked => Ask::chat(),
+            Kind::WebSocket => Ask::get("/live")
+                .field("connection", "upgrade")
+                .field("upgrade", "websocket")
+                .field("sec-websocket-version", "13")
+                .field("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        }
+    }
+
+    /// Opens one, which lasts until it is dropped.
+    async fn open(self, gate: &Gate, ask: &Ask) -> Wire {
+        let mut wire = Wire::to(gate.traffic()).await;
+        wire.send(ask.bytes()).await;
+        let status = wire.head().await.expect("an answer").line;
+        let wanted = if let Kind::WebSocket = self { " 101 " } else { " 200 " };
+        assert!(status.contains(wanted), "{self:?}: {status}");
+        wire
+    }
+}
+
+/// Streams without end; how many were begun.
+async fn endless() -> (Upstream, Arc<AtomicUsize>) {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = begun.clone();
+    let upstream = Upstream::scripted(move |mut peer| {
+        let count = count.clone();
+        async move {
+            while let Some(request) = peer.request().await {
+                if request.line().ends_with("/page") {
+                    peer.send(OK_JSON).await;
+                    continue;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+                let websocket = request.line().ends_with("/live");
+                peer.send(if websocket { switch.to_owned() } else { format!("{EVENTS}{}", chunk("data: a\n\n")) })
+                    .await;
+                peer.rest().await;
+                return;
+            }
+        }
+    })
+    .await;
+    (upstream, begun)
+}
+
+/// A page that opens one stream more with each reload must not take every place there is, nor those of plain requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_capped_by_subject_and_apart_from_requests() {
+    let caps = "concurrency: {total: 20, address: 2, user: 2, streams: {total: 3, address: 3, user: 2, session: 1}}\n";
+    for kind in [Kind::Asked, Kind::Accepted, Kind::Unasked, Kind::WebSocket] {
+        let (upstream, begun) = endless().await;
+        let gate = gate(upstream.address(), &format!("{UNLIMITED}{caps}"));
+        let of =
+            |user: &str, session: &str| kind.ask().field("x-api-key", user).field("x-session-id", session);
+        let refused = async |ask: &Ask, status: u16, reason: &str, key: &str| {
+            let before = begun.load(Ordering::SeqCst);
+            let answer = gate.ask(Via::H1, ask).await;
+            assert_refused(&answer, status, reason);
+            assert!(answer.text().contains(key), "{kind:?}: {}", answer.text());
+            assert_eq!(answer.field("retry-after"), Some("1"));
+            let heard = begun.load(Ordering::SeqCst) - before;
+            assert_eq!(heard, usize::from(matches!(kind, Kind::Unasked)), "{kind:?} {key}");
+        };
+        let first = kind.open(&gate, &of("a", "1")).await;
+        refused(&of("a", "1"), 429, "stream_limited", "concurrency.streams.session").await;
+        let second = kind.open(&gate, &of("a", "2")).await;
+        refused(&of("a", "3"), 429, "stream_limited", "concurrency.streams.user").await;
+        let third = kind.open(&gate, &of("b", "4")).await;
+        refused(&of("b", "5"), 503, "overloaded", "concurrency.streams.total").await;
+        // Three streams, and two requests at once are allowed: those have places of their own.
+        for _ in 0..3 {
+            let page = Ask::get("/page").field("x-api-key", "a");
+            assert_eq!(gate.ask(Via::H1, &page).await.status, 200, "{kind:?}");
+        }
+        gate.events("stream_limited").await;
+        drop(second);
+        let again = within("a place", async {
+            loop {
+                let mut wire = Wire::to(gate.traffic()).await;
+                wire.send(of("a", "2").bytes()).await;
+                let status = wire.head().await.expect("an answer").line;
+                if !status.contains(" 429 ") && !status.contains(" 503 ") {
+                    assert!(status.contains(" 200 ") || status.contains(" 101 "), "{kind:?}: {status}");
+                    break wire;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        drop((first, third, again));
+    }
+}
+
+/// New caps are tried on real traffic first: what would be refused goes on, and is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn caps_on_streams_can_be_tried_in_shadow() {
+    let caps =
+        "concurrency: {streams: {total: 9, address: 1, user: 9, session: 9}}\nobserve: [concurrency]\n";
+    for kind in [Kind::Asked, Kind::Unasked] {
+        let (upstream, _) = endless().await;
+        let gate = gate(upstream.address(), &format!("{UNLIMITED}{caps}"));
+        let first = kind.open(&gate, &kind.ask()).await;
+        drop(kind.open(&gate, &kind.ask()).await);
+        let log = gate.access_log("stream_limited").await;
+        assert!(log.contains(r#""would_refuse":["stream_limited"]"#), "{kind:?}: {log}");
+        drop(first);
+        a_moment().await;
+    }
+}
+
+/// Health has to say that places run out before they have.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_that_streams_are_near_their_cap() {
+    let (upstream, _) = endless().await;
+    let gate = gate(upstream.address(), &format!("{UNLIMITED}concurrency: {{streams: {{total: 1}}}}\n"));
+    let held = Kind::Asked.open(&gate, &Kind::Asked.ask()).await;
+    let health = gate.admin_ask(&Ask::get("/healthz")).await.text();
+    assert!(
+        health.contains("streams_near_limit") && health.contains("concurrency.streams.total"),
+        "{health}"
+    );
+    drop(held);
 }
 
 /// How a client leaves.

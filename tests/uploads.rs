@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Ask, BOTH, Gate, H2, Upstream, Via, Wire, a_moment, assert_refused, gate, within};
+use common::{Ask, BOTH, Gate, H2, Upstream, Via, Wire, a_moment, assert_refused, gate, json_of, within};
 use tidegate::guard::Reason;
 use tokio::time::sleep;
 
@@ -323,6 +323,30 @@ async fn early_answers_are_told() {
             assert_eq!((answer.status, answer.text().as_str()), (401, "no"), "{via:?}");
         }
     }
+}
+
+/// Most apps refuse what is too large and close at once, with the rest unread. What they said is there although writing to
+/// them fails: the client needs to hear it, and it is no failure of the app.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_answers_and_closes_is_heard() {
+    let upstream = Upstream::scripted(|mut peer| async move {
+        peer.head().await;
+        sleep(Duration::from_millis(peer.number as u64 % 4)).await;
+        peer.send("HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\n\r\nlarge").await;
+    })
+    .await;
+    let settings = "breaker: {consecutive_failures: 1}\ncaps: {body: {json: 4MiB}}\n";
+    let unlimited = "limits: {pages: off, api: off, api-user: off, session: off, tenant: off, ai: off}\n";
+    let gate = gate(upstream.address(), &format!("{settings}{unlimited}"));
+    let whole = Ask::post("/api/data", json_of(3 << 20));
+    for ask in [raw("POST", "/u", "image/png", &picture(3 << 20)), whole] {
+        for (round, via) in BOTH.into_iter().cycle().take(60).enumerate() {
+            let answer = gate.ask(via, &ask).await;
+            assert_eq!((answer.status, answer.text().as_str()), (413, "large"), "{round} {via:?}");
+        }
+    }
+    let health = gate.admin_ask(&Ask::get("/healthz")).await.json();
+    assert_eq!(health["status"], "healthy", "{health}");
 }
 
 /// Uploads that stall, break off or are refused must leave nothing behind.

@@ -1,22 +1,22 @@
-//! What the admin port changes: circuit breakers and maintenance. Who may, is decided before.
+//! What the admin port changes. Who may, is decided before; every act is audited.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use http::{Response, StatusCode};
-use percent_encoding::percent_decode_str;
-use serde::Deserialize;
-use serde_json::json;
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
 
-use super::json::breaker;
-use super::{document, problem};
+use super::json as documents;
+use super::order::{Bad, Order};
+use super::{AdminRequest, AdminToken, RELOAD, Sources, document, problem};
+use crate::config::Rate;
+use crate::guard::limits::LimitView;
 use crate::observe::BreakerView;
-use crate::proxy::NotSwitched;
-use crate::state::switches::Maintenance;
+use crate::observe::audit::{Act, Actor, AuditError, Began, Outcome};
+use crate::proxy::{NotDone, NotSwitched, Whom};
+use crate::state::switches::{Maintenance, Unchanged};
+use crate::state::{Ban, Subject};
 use crate::upstream::breaker::Mode;
-
-/// Characters of a maintenance message, at most.
-const MESSAGE_CHARS: usize = 500;
 
 /// What can be changed by hand; `by` is the address of whoever does.
 pub trait Controls {
@@ -33,101 +33,164 @@ pub trait Controls {
 
     /// Whether what is switched stays so over a restart.
     fn keeps_switches(&self) -> bool;
+
+    /// Bans somebody; answers the ban in force before, if there was one, and the new one.
+    fn ban(&self, whom: &Whom, time: Option<Duration>, reason: &str) -> Result<(Option<Ban>, Ban), NotDone>;
+
+    /// Lifts a ban, and answers it.
+    fn unban(&self, whom: &Whom) -> Result<Ban, NotDone>;
+
+    /// Sets back what is counted of somebody; answers who that is, the score before, and how many counters there are.
+    fn reset_counters(&self, whom: &Whom) -> Result<(Subject, u8, usize), NotDone>;
+
+    /// Gives a limit other windows, or those of the settings; answers how it was, and is now.
+    fn set_limit(&self, name: &str, windows: Option<&[Rate]>) -> Result<(LimitView, LimitView), NotDone>;
+
+    /// Writes down that something is about to be done, or answers why it must not be.
+    fn begin(&self, act: &Act) -> Result<Began, AuditError>;
+
+    /// Writes down what became of it.
+    fn end(&self, act: &Act, began: Began, outcome: &Outcome);
 }
 
 /// An endpoint that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
+    Reload,
     Breaker(Mode),
     Maintenance(bool),
+    Ban,
+    Unban,
+    ResetLimits,
+    SetLimit,
 }
 
-/// The body of a request to close the app.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Closing {
-    message: String,
-    retry_after_s: u32,
-}
-
-impl Default for Closing {
-    fn default() -> Self {
-        Self { message: "The app is closed for maintenance.".into(), retry_after_s: 300 }
-    }
-}
+/// What was done: how it was, how it is now, and the members of the answer.
+type Done = (Value, Value, Value);
 
 impl Control {
-    pub(super) fn of(path: &str) -> Option<Self> {
-        Some(match path {
-            "/api/security/circuit-breaker/open" => Self::Breaker(Mode::Open),
-            "/api/security/circuit-breaker/close" => Self::Breaker(Mode::Closed),
-            "/api/security/circuit-breaker/auto" => Self::Breaker(Mode::Auto),
-            "/api/security/maintenance/on" => Self::Maintenance(true),
-            "/api/security/maintenance/off" => Self::Maintenance(false),
+    pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
+        Some(match (method, path) {
+            (&Method::POST, RELOAD) => Self::Reload,
+            (&Method::POST, "/api/security/circuit-breaker/open") => Self::Breaker(Mode::Open),
+            (&Method::POST, "/api/security/circuit-breaker/close") => Self::Breaker(Mode::Closed),
+            (&Method::POST, "/api/security/circuit-breaker/auto") => Self::Breaker(Mode::Auto),
+            (&Method::POST, "/api/security/maintenance/on") => Self::Maintenance(true),
+            (&Method::POST, "/api/security/maintenance/off") => Self::Maintenance(false),
+            (&Method::POST, "/api/security/bans") => Self::Ban,
+            (&Method::DELETE, "/api/security/bans") => Self::Unban,
+            (&Method::POST, "/api/security/limits/reset") => Self::ResetLimits,
+            (&Method::POST, "/api/security/limits") => Self::SetLimit,
             _ => return None,
         })
+    }
+
+    /// The methods that a path takes, besides those to read it.
+    pub(super) fn methods(path: &str) -> Vec<&'static str> {
+        let takes = |method: &Method| Self::of(method, path).is_some();
+        [(Method::POST, "POST"), (Method::DELETE, "DELETE")]
+            .into_iter()
+            .filter_map(|(method, name)| takes(&method).then_some(name))
+            .collect()
     }
 
     /// Does it, and says how things stand then.
     pub(super) fn act(
         self,
-        query: Option<&str>,
-        body: &[u8],
-        by: IpAddr,
-        controls: &impl Controls,
+        request: &AdminRequest<'_>,
+        token: &AdminToken,
+        gate: &(impl Sources + Controls),
     ) -> Response<Vec<u8>> {
-        let done = match self {
-            Self::Breaker(mode) => {
-                let upstream = match upstream_of(query) {
-                    Ok(upstream) => upstream,
-                    Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
-                };
-                let switched = controls.switch_breakers(mode, upstream.as_deref(), by);
-                switched.map(|views| ("circuit_breakers", views.iter().map(breaker).collect()))
-            }
-            Self::Maintenance(on) => {
-                let wanted = match on.then(|| closing(body)).transpose() {
-                    Ok(wanted) => wanted,
-                    Err(detail) => return problem(StatusCode::BAD_REQUEST, &detail),
-                };
-                let shown = json!(wanted);
-                controls.maintain(wanted, by).map(|()| ("maintenance", shown))
+        let order = match Order::read(self, request.query, request.body) {
+            Ok(order) => order,
+            Err(Bad(detail)) => return problem(StatusCode::BAD_REQUEST, &detail),
+        };
+        let by = Actor { address: Some(request.remote), token: Some(token.mark()) };
+        let act = Act { by, act: order.word(), subject: order.subject(), asked: order.asked() };
+        let began = match gate.begin(&act) {
+            Ok(began) => began,
+            Err(why) => {
+                return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("Nothing was done, since {why}."));
             }
         };
-        match done {
-            Ok((what, stands)) => {
-                document(StatusCode::OK, &json!({ what: stands, "kept": controls.keeps_switches() }))
+        let (outcome, answer) = match order.obeyed(request.remote, gate) {
+            Ok((before, after, answer)) => (Outcome::Done(before, after), document(StatusCode::OK, &answer)),
+            Err((status, why)) => {
+                let answer = problem(status, &why);
+                let failed = status.is_server_error();
+                (if failed { Outcome::Failed(why) } else { Outcome::Refused(why) }, answer)
             }
-            Err(why) => {
-                let status = match why {
-                    NotSwitched::NoSuchUpstream(_) => StatusCode::NOT_FOUND,
-                    NotSwitched::NotKept(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        gate.end(&act, began, &outcome);
+        answer
+    }
+}
+
+impl Order {
+    fn obeyed(self, by: IpAddr, gate: &(impl Sources + Controls)) -> Result<Done, (StatusCode, String)> {
+        let kept = |name: &str, stands: &Value| json!({ name: stands, "kept": gate.keeps_switches() });
+        let not_done = |why: NotDone| (why.status(), why.to_string());
+        match self {
+            Self::Reload => match gate.reload(by) {
+                Ok(()) => Ok((Value::Null, Value::Null, json!({ "status": "reloaded" }))),
+                Err(why) => Err((StatusCode::UNPROCESSABLE_ENTITY, why)),
+            },
+            Self::Breaker { mode, upstream } => {
+                let modes = |views: &[BreakerView]| -> Value {
+                    let named =
+                        |view: &&BreakerView| upstream.as_deref().is_none_or(|name| *view.upstream == *name);
+                    views
+                        .iter()
+                        .filter(named)
+                        .map(|view| (view.upstream.to_string(), view.mode.into()))
+                        .collect::<serde_json::Map<_, _>>()
+                        .into()
                 };
-                problem(status, &why.to_string())
+                let before = modes(&gate.snapshot().breakers);
+                let views = gate.switch_breakers(mode, upstream.as_deref(), by).map_err(not_switched)?;
+                let stands = views.iter().map(documents::breaker).collect();
+                Ok((before, modes(&views), kept("circuit_breakers", &stands)))
+            }
+            Self::Maintenance(wanted) => {
+                let before = json!(gate.snapshot().maintenance.as_deref());
+                let stands = json!(wanted);
+                gate.maintain(wanted, by).map_err(not_switched)?;
+                Ok((before, stands.clone(), kept("maintenance", &stands)))
+            }
+            Self::Ban { whom, time, reason } => {
+                let (before, ban) = gate.ban(&whom, time, &reason).map_err(not_done)?;
+                let after = documents::ban(&ban, true);
+                Ok((
+                    before.map_or(Value::Null, |ban| documents::ban(&ban, true)),
+                    after.clone(),
+                    json!({ "ban": after }),
+                ))
+            }
+            Self::Unban(whom) => {
+                let lifted = documents::ban(&gate.unban(&whom).map_err(not_done)?, false);
+                Ok((lifted.clone(), Value::Null, json!({ "lifted": lifted })))
+            }
+            Self::ResetLimits(whom) => {
+                let (subject, score, counters) = gate.reset_counters(&whom).map_err(not_done)?;
+                let (kind, id) = documents::subject(subject);
+                let after = json!({ "kind": kind, "id": id, "counters": counters, "score_before": score });
+                Ok((json!({ "score": score }), json!({ "counters": counters }), json!({ "reset": after })))
+            }
+            Self::SetLimit { limit, windows } => {
+                let (before, after) = gate.set_limit(&limit, windows.as_deref()).map_err(not_done)?;
+                let (before, after) = (documents::limit(&before), documents::limit(&after));
+                let stands = |view: &Value| json!({ "windows": view["windows"], "origin": view["origin"] });
+                Ok((stands(&before), stands(&after), kept("limit", &after)))
             }
         }
     }
 }
 
-/// The upstream that a query names; a query of anything else is more likely a slip than meant for all upstreams.
-fn upstream_of(query: Option<&str>) -> Result<Option<Cow<'_, str>>, &'static str> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
-    let name = query.strip_prefix("upstream=").filter(|name| !name.is_empty() && !name.contains('&'));
-    let name = name.and_then(|name| percent_decode_str(name).decode_utf8().ok());
-    name.map(Some).ok_or("The query names one upstream: ?upstream=NAME; without one, all are meant.")
-}
-
-fn closing(body: &[u8]) -> Result<Maintenance, String> {
-    let Closing { message, retry_after_s } = match body {
-        b"" => Closing::default(),
-        body => serde_json::from_slice(body).map_err(|error| {
-            format!(
-                "The body is JSON such as {{\"message\":\"Back at noon.\",\"retry_after_s\":600}}: {error}."
-            )
-        })?,
+fn not_switched(why: NotSwitched) -> (StatusCode, String) {
+    let status = match why {
+        NotSwitched::NoSuchUpstream(_) => StatusCode::NOT_FOUND,
+        NotSwitched::Unchanged(Unchanged::HandedOver) => StatusCode::SERVICE_UNAVAILABLE,
+        NotSwitched::Unchanged(Unchanged::NotKept(_)) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    if message.trim().is_empty() || message.chars().count() > MESSAGE_CHARS {
-        return Err(format!("message has 1 to {MESSAGE_CHARS} characters."));
-    }
-    Ok(Maintenance { message, retry_after_s })
+    (status, why.to_string())
 }

@@ -1,8 +1,13 @@
 //! The JSON documents that clients of these apps already read, as pure functions of a snapshot.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use crate::observe::{Ailment, BreakerView, Readiness, Snapshot};
+use crate::guard::limits::LimitView;
+use crate::observe::{Ailment, BreakerView, Readiness, Snapshot, TopCaller, rfc3339};
+use crate::state::reputation::Standing;
+use crate::state::{Ban, MemoryStats, Subject};
 
 /// Decimal places of seconds and percentages.
 fn rounded(value: f64) -> f64 {
@@ -162,6 +167,95 @@ pub fn sessions(snapshot: &Snapshot) -> Value {
             "connections": snapshot.connections.active,
             "sse_connections": snapshot.connections.event_streams,
         },
+    })
+}
+
+/// How many callers are asked for, by `limit=N`: 10 where it is left out, 100 at most.
+pub(super) fn top_asked(query: Option<&str>) -> Option<usize> {
+    let named = |pair: &str| pair.strip_prefix("limit=").map(str::to_owned);
+    match query.and_then(|query| query.split('&').find_map(named)) {
+        None => Some(10),
+        Some(limit) => limit.parse().ok().filter(|limit| (1..=100).contains(limit)),
+    }
+}
+
+/// `GET /api/security/top`.
+pub fn top(callers: &[TopCaller]) -> Value {
+    let caller = |caller: &TopCaller| {
+        json!({
+            "identifier": caller.identifier,
+            "requests": caller.requests,
+            "last_request": caller.last_request_text(),
+        })
+    };
+    callers.iter().map(caller).collect()
+}
+
+/// What stands for a subject: its kind, and the address or digest.
+pub(super) fn subject(subject: Subject) -> (&'static str, String) {
+    let (kind, text) = (subject.kind().name(), subject.to_string());
+    let id = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix(':')).unwrap_or(&text).to_owned();
+    (kind, id)
+}
+
+/// A ban.
+pub(super) fn ban(ban: &Ban, in_force: bool) -> Value {
+    let (kind, id) = subject(ban.subject);
+    json!({
+        "kind": kind,
+        "id": id,
+        "in_force": in_force,
+        "since": rfc3339(ban.since),
+        "until": rfc3339(ban.until),
+        "level": ban.level,
+        "reason": &*ban.reason,
+        "by_hand": ban.by_hand,
+    })
+}
+
+/// `GET /api/security/bans`.
+pub fn bans(bans: &[(Arc<Ban>, bool)]) -> Value {
+    json!({ "bans": bans.iter().map(|(placed, in_force)| ban(placed, *in_force)).collect::<Value>() })
+}
+
+/// A limit.
+pub(super) fn limit(view: &LimitView) -> Value {
+    json!({
+        "limit": view.limit,
+        "windows": view.windows,
+        "origin": if view.by_hand { "by hand" } else { "settings" },
+        "settings": view.written,
+        "routes": view.routes,
+    })
+}
+
+/// `GET /api/security/limits`.
+pub fn limits(limits: &[LimitView]) -> Value {
+    json!({ "limits": limits.iter().map(limit).collect::<Value>() })
+}
+
+/// `GET /api/security/reputation`.
+pub fn reputations(standings: &[Standing]) -> Value {
+    let caller = |standing: &Standing| {
+        let (kind, id) = subject(standing.subject);
+        let faults = standing.faults.iter().map(|(code, times)| (*code, u64::from(*times)));
+        json!({ "kind": kind, "id": id, "score": standing.score, "faults": counts(faults) })
+    };
+    json!({ "callers": standings.iter().map(caller).collect::<Value>() })
+}
+
+/// `GET /api/state/stats`.
+pub fn state(stats: &MemoryStats) -> Value {
+    json!({
+        "counters": stats.counters,
+        "counter_bytes": stats.bytes,
+        "open_admissions": stats.open,
+        "claims": stats.claims,
+        "accounts": stats.accounts,
+        "bans": stats.bans,
+        "evicted": stats.evicted,
+        "folded": stats.folded,
+        "joined": stats.joined,
     })
 }
 

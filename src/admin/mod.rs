@@ -3,6 +3,7 @@
 mod access;
 mod control;
 pub mod json;
+mod order;
 mod page;
 pub mod serve;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub use control::Controls;
 pub use token::{AdminToken, TokenError};
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
@@ -22,7 +24,10 @@ use http::header::{
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::observe::{Readiness, Snapshot};
+use crate::guard::limits::LimitView;
+use crate::observe::{Readiness, Snapshot, TopCaller};
+use crate::state::reputation::Standing;
+use crate::state::{Ban, MemoryStats};
 
 use access::Permission;
 use control::Control;
@@ -32,6 +37,21 @@ pub trait Sources {
     /// The gate as it is now.
     fn snapshot(&self) -> Snapshot;
 
+    /// The callers that ask most, most first.
+    fn top(&self, most: usize) -> Vec<TopCaller>;
+
+    /// Every ban, and whether it is in force or only remembered.
+    fn bans(&self) -> Vec<(Arc<Ban>, bool)>;
+
+    /// Every limit.
+    fn limits(&self) -> Vec<LimitView>;
+
+    /// The callers of whom is known the worst, worst first.
+    fn reputations(&self, most: usize) -> Vec<Standing>;
+
+    /// What the store holds.
+    fn store(&self) -> MemoryStats;
+
     /// The metrics in the text exposition format, consistent with `snapshot`; `None` if they can't be rendered.
     fn metrics(&self, snapshot: &Snapshot) -> Option<String>;
 
@@ -39,7 +59,7 @@ pub trait Sources {
     fn reload(&self, asker: IpAddr) -> Result<(), String>;
 }
 
-/// Where the settings are read again; everything else can be read only.
+/// Where the settings are read again.
 pub const RELOAD: &str = "/api/config/reload";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +71,11 @@ enum Endpoint {
     MetricsJson,
     Security,
     Sessions,
+    Top,
+    Bans,
+    Limits,
+    Reputation,
+    State,
 }
 
 impl Endpoint {
@@ -63,6 +88,11 @@ impl Endpoint {
             "/metrics.json" => Self::MetricsJson,
             "/api/security/stats" => Self::Security,
             "/api/sessions/stats" => Self::Sessions,
+            "/api/security/top" => Self::Top,
+            "/api/security/bans" => Self::Bans,
+            "/api/security/limits" => Self::Limits,
+            "/api/security/reputation" => Self::Reputation,
+            "/api/state/stats" => Self::State,
             _ => return None,
         })
     }
@@ -125,23 +155,21 @@ fn route(
         _ => {}
     }
     // Whoever changes state has shown the token.
-    if request.path == RELOAD {
-        return match request.method {
-            &Method::POST => reload(request, gate),
-            _ => not_allowed("This path changes state: POST to it.", "POST"),
-        };
+    if let Some(control) = Control::of(request.method, request.path) {
+        return control.act(request, token, gate);
     }
-    if let Some(control) = Control::of(request.path) {
-        if request.method != Method::POST {
-            return not_allowed("This path changes state: POST to it.", "POST");
-        }
-        return control.act(request.query, request.body, request.remote, gate);
-    }
+    let changes = Control::methods(request.path);
     let Some(endpoint) = endpoint else {
-        return problem(StatusCode::NOT_FOUND, "There is nothing at this path.");
+        return match &*changes {
+            [] => problem(StatusCode::NOT_FOUND, "There is nothing at this path."),
+            _ => not_allowed("This path changes state: POST to it.", &changes.join(", ")),
+        };
     };
     if !reads {
-        return not_allowed("This path can be read only.", "GET, HEAD");
+        let allowed = [&["GET", "HEAD"], &*changes].concat().join(", ");
+        let only =
+            if changes.is_empty() { "This path can be read only." } else { "This path takes other methods." };
+        return not_allowed(only, &allowed);
     }
     let snapshot = gate.snapshot();
     match endpoint {
@@ -159,6 +187,17 @@ fn route(
         Endpoint::MetricsJson => document(StatusCode::OK, &json::metrics(&snapshot)),
         Endpoint::Security => document(StatusCode::OK, &json::security(&snapshot)),
         Endpoint::Sessions => document(StatusCode::OK, &json::sessions(&snapshot)),
+        Endpoint::Top => match json::top_asked(request.query) {
+            Some(most) => document(StatusCode::OK, &json::top(&gate.top(most))),
+            None => problem(StatusCode::BAD_REQUEST, "`limit` is a number from 1 to 100."),
+        },
+        Endpoint::Bans => document(StatusCode::OK, &json::bans(&gate.bans())),
+        Endpoint::Limits => document(StatusCode::OK, &json::limits(&gate.limits())),
+        Endpoint::Reputation => match json::top_asked(request.query) {
+            Some(most) => document(StatusCode::OK, &json::reputations(&gate.reputations(most))),
+            None => problem(StatusCode::BAD_REQUEST, "`limit` is a number from 1 to 100."),
+        },
+        Endpoint::State => document(StatusCode::OK, &json::state(&gate.store())),
         Endpoint::Index => index(request, &snapshot),
     }
 }
@@ -182,16 +221,11 @@ fn index(request: &AdminRequest<'_>, snapshot: &Snapshot) -> Response<Vec<u8>> {
     answer
 }
 
-fn reload(request: &AdminRequest<'_>, sources: &impl Sources) -> Response<Vec<u8>> {
-    match sources.reload(request.remote) {
-        Ok(()) => document(StatusCode::OK, &json!({ "status": "reloaded" })),
-        Err(why) => problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
-    }
-}
-
-fn not_allowed(detail: &str, allowed: &'static str) -> Response<Vec<u8>> {
+fn not_allowed(detail: &str, allowed: &str) -> Response<Vec<u8>> {
     let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        answer.headers_mut().insert(ALLOW, allowed);
+    }
     answer
 }
 

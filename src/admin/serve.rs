@@ -1,5 +1,6 @@
 //! The admin port: Pingora's plain HTTP app around the endpoints.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,25 @@ use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::{AdminRequest, Controls, Sources, answer};
+use crate::config::Rate;
 use crate::guard::Reason;
-use crate::observe::{BreakerView, Readiness, SecurityEvent, SharedStoreView, Snapshot, StateCounts};
-use crate::proxy::{Gate, NotSwitched};
+use crate::guard::limits::LimitView;
+use crate::observe::audit::{Act, Actor, AuditError, Began, Outcome};
+use crate::observe::{
+    BreakerView, Readiness, SecurityEvent, SharedStoreView, Snapshot, StateCounts, TopCaller,
+};
+use crate::proxy::{Gate, NotDone, NotSwitched, Whom};
 use crate::server::door::client_stream;
 use crate::server::reload::{Asker, Reloader};
+use crate::state::reputation::Standing;
 use crate::state::switches::Maintenance;
+use crate::state::{Ban, MemoryStats, Subject};
 use crate::upstream::breaker::Mode;
 
 /// Bytes of a body that are read.
@@ -64,6 +74,7 @@ impl Sources for Admin {
             }
         });
         snapshot.state = StateCounts {
+            kept: gate.store().kept().unwrap_or_default(),
             open_admissions: store.open as u64,
             subjects: store.counters as u64,
             settled: settled.settled,
@@ -71,6 +82,26 @@ impl Sources for Admin {
             ..snapshot.state
         };
         snapshot
+    }
+
+    fn top(&self, most: usize) -> Vec<TopCaller> {
+        self.gate.observer().top_callers(most)
+    }
+
+    fn bans(&self) -> Vec<(Arc<Ban>, bool)> {
+        self.gate.bans()
+    }
+
+    fn limits(&self) -> Vec<LimitView> {
+        self.gate.limits()
+    }
+
+    fn reputations(&self, most: usize) -> Vec<Standing> {
+        self.gate.reputations(most)
+    }
+
+    fn store(&self) -> MemoryStats {
+        self.gate.store().stats()
     }
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
@@ -103,6 +134,40 @@ impl Controls for Admin {
     fn keeps_switches(&self) -> bool {
         self.gate.keeps_switches()
     }
+
+    fn ban(&self, whom: &Whom, time: Option<Duration>, reason: &str) -> Result<(Option<Ban>, Ban), NotDone> {
+        let (before, ban) = wait_for(self.gate.ban(whom, time, reason))?;
+        Ok((before.map(|ban| (*ban).clone()), ban))
+    }
+
+    fn unban(&self, whom: &Whom) -> Result<Ban, NotDone> {
+        wait_for(self.gate.unban(whom)).map(|ban| (*ban).clone())
+    }
+
+    fn reset_counters(&self, whom: &Whom) -> Result<(Subject, u8, usize), NotDone> {
+        wait_for(self.gate.reset_counters(whom))
+    }
+
+    fn set_limit(&self, name: &str, windows: Option<&[Rate]>) -> Result<(LimitView, LimitView), NotDone> {
+        self.gate.set_limit(name, windows, || {
+            let why = || "the settings of this server were not read from anywhere".to_owned();
+            let reloader = self.reloader.as_ref().ok_or_else(why)?;
+            reloader.renew().map_err(|why| why.to_string())
+        })
+    }
+
+    fn begin(&self, act: &Act) -> Result<Began, AuditError> {
+        self.gate.begin_act(act)
+    }
+
+    fn end(&self, act: &Act, began: Began, outcome: &Outcome) {
+        self.gate.end_act(act, began, outcome);
+    }
+}
+
+/// The answer of the store, from a thread that may block.
+fn wait_for<T>(asked: impl Future<Output = T>) -> T {
+    Handle::current().block_on(asked)
 }
 
 /// A request's body, as far as it is read: more than that is not JSON any more.
@@ -139,7 +204,9 @@ impl ServeHttp for Admin {
             authority: head.uri.authority().map(|authority| authority.as_str()),
             headers: &head.headers,
         };
-        let answered = answer(&request, self.gate.live().admin_token(), self);
+        let live = self.gate.live();
+        // What changes state waits for the disk.
+        let answered = block_in_place(|| answer(&request, live.admin_token(), self));
         if answered.status() == StatusCode::UNAUTHORIZED && head.headers.contains_key(AUTHORIZATION) {
             // Somebody guesses, or has an old token: either is worth knowing. The token itself is never written.
             let event = SecurityEvent {
@@ -153,6 +220,11 @@ impl ServeHttp for Admin {
                 )
             };
             self.gate.observer().event(&event);
+            let by = Actor { address: Some(request.remote), token: None };
+            let audited = block_in_place(|| self.gate.audit().token_refused(&by, head.uri.path()));
+            if let Err(why) = audited {
+                warn!("a refused token could not be written down: {why}");
+            }
         }
         answered
     }

@@ -2,6 +2,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -10,9 +11,12 @@ use http::HeaderMap;
 use secrecy::SecretString;
 
 use super::*;
+use crate::config::Rate;
+use crate::observe::audit::{Act, Audit, AuditError, Began, Outcome};
 use crate::observe::{Ailment, AilmentKind, BreakerView};
-use crate::proxy::NotSwitched;
-use crate::state::switches::Maintenance;
+use crate::proxy::{NotDone, NotSwitched, Whom};
+use crate::state::switches::{Maintenance, Unchanged};
+use crate::state::{Clock, Subject, Timestamp};
 use crate::upstream::breaker::Mode;
 
 /// Header fields of a request.
@@ -23,6 +27,31 @@ struct Gate(Snapshot);
 impl Sources for Gate {
     fn snapshot(&self) -> Snapshot {
         self.0.clone()
+    }
+
+    fn top(&self, most: usize) -> Vec<TopCaller> {
+        let caller = |number: u64| TopCaller {
+            identifier: format!("192.0.2.{number}"),
+            requests: 9 - number,
+            last_request: Timestamp::from_micros(1_709_208_000_000_000),
+        };
+        (1..=3).map(caller).take(most).collect()
+    }
+
+    fn bans(&self) -> Vec<(Arc<Ban>, bool)> {
+        Vec::new()
+    }
+
+    fn limits(&self) -> Vec<LimitView> {
+        Vec::new()
+    }
+
+    fn reputations(&self, _: usize) -> Vec<Standing> {
+        Vec::new()
+    }
+
+    fn store(&self) -> MemoryStats {
+        MemoryStats::default()
     }
 
     fn metrics(&self, snapshot: &Snapshot) -> Option<String> {
@@ -60,12 +89,39 @@ impl Controls for Gate {
     }
 
     fn maintain(&self, _: Option<Maintenance>, _: IpAddr) -> Result<(), NotSwitched> {
-        Err(NotSwitched::NotKept(std::io::Error::other("the disk is full")))
+        Err(NotSwitched::Unchanged(Unchanged::NotKept(std::io::Error::other("the disk is full"))))
     }
 
     fn keeps_switches(&self) -> bool {
         false
     }
+
+    fn ban(&self, whom: &Whom, time: Option<Duration>, reason: &str) -> Result<(Option<Ban>, Ban), NotDone> {
+        let Whom::Address(address) = *whom else { return Err(NotDone::Unknown("0".into())) };
+        let since = Timestamp::from_micros(1_709_208_000_000_000);
+        let until = since.after(time.unwrap_or(Duration::from_secs(900)));
+        let subject = Subject::address(address);
+        let (level, reason) = (1, reason.into());
+        Ok((None, Ban { subject, since, until, remembered_until: until, level, reason, by_hand: true }))
+    }
+
+    fn unban(&self, _: &Whom) -> Result<Ban, NotDone> {
+        Err(NotDone::NotBanned(Subject::global()))
+    }
+
+    fn reset_counters(&self, _: &Whom) -> Result<(Subject, u8, usize), NotDone> {
+        Ok((Subject::global(), 100, 0))
+    }
+
+    fn set_limit(&self, name: &str, _: Option<&[Rate]>) -> Result<(LimitView, LimitView), NotDone> {
+        Err(NotDone::NoSuchLimit(name.into(), vec!["ai".into()]))
+    }
+
+    fn begin(&self, act: &Act) -> Result<Began, AuditError> {
+        Audit::new(None, Clock::system()).begin(act)
+    }
+
+    fn end(&self, _: &Act, _: Began, _: &Outcome) {}
 }
 
 const SECRET: &str = "correct-horse-battery-staple";
@@ -243,6 +299,19 @@ fn probes_are_answered_from_anywhere_with_one_word() {
         gate.0.readiness = readiness;
         assert_eq!(ask_of(&gate, "GET", "/readyz", "192.0.2.1", &[]).status(), status);
     }
+}
+
+/// Dashboards list who asks most; a slip in the number must not list none, or all.
+#[test]
+fn the_callers_that_ask_most_are_listed() {
+    let top = parsed(&ask("GET", "/api/security/top?limit=2", "127.0.0.1", &[LOCAL]));
+    let first = json!({"identifier": "192.0.2.1", "requests": 8, "last_request": "2024-02-29T12:00:00.000Z"});
+    assert_eq!((&top[0], top.as_array().map(Vec::len)), (&first, Some(2)));
+    for (query, status) in [("", 200), ("?limit=0", 400), ("?limit=101", 400), ("?limit=x", 400)] {
+        let path = format!("/api/security/top{query}");
+        assert_eq!(ask("GET", &path, "127.0.0.1", &[LOCAL]).status(), status, "{query}");
+    }
+    assert_eq!(ask("GET", "/api/security/top", "192.0.2.1", &[]).status(), 401);
 }
 
 /// Clients of these apps read these keys; a renamed one breaks their dashboards.

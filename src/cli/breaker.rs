@@ -83,7 +83,7 @@ impl MaintenanceCommand {
     }
 }
 
-fn warn_unless_kept(said: &Value) {
+pub(super) fn warn_unless_kept(said: &Value) {
     if said["kept"] == json!(false) {
         eprintln!("tidegate: the gate has no state_dir: this holds until it is restarted");
     }

@@ -38,13 +38,20 @@ pub struct Server {
 impl Server {
     /// Sends a command, with the admin token; answers what the server says to it, or why it refuses.
     pub fn command(&self, target: &str, body: String) -> Result<Value, String> {
-        let (status, said) = self.ask(Method::POST, target, true, body)?;
-        let said: Value = serde_json::from_str(&said).unwrap_or(Value::String(said));
-        if status.is_success() {
-            return Ok(said);
+        told(self.ask(Method::POST, target, true, body)?)
+    }
+
+    /// As `command`, with DELETE.
+    pub fn delete(&self, target: &str) -> Result<Value, String> {
+        told(self.ask(Method::DELETE, target, true, String::new())?)
+    }
+
+    /// Reads something: without the token where that will do.
+    pub fn read(&self, target: &str) -> Result<Value, String> {
+        match self.ask(Method::GET, target, false, String::new())? {
+            (StatusCode::UNAUTHORIZED, _) => told(self.ask(Method::GET, target, true, String::new())?),
+            answer => told(answer),
         }
-        let detail = said["detail"].as_str().or(said.as_str()).unwrap_or("no reason given");
-        Err(format!("refused ({}): {detail}", status.as_u16()))
     }
 
     /// Sends a request; answers its status and body. With `token`, the admin token goes with it.
@@ -76,6 +83,16 @@ impl Server {
             .map_err(|_| told(format!("nothing for {} s", PATIENCE.as_secs())))?
             .map_err(|why| told(why.to_string()))
     }
+}
+
+/// What the server says, or why it refuses.
+fn told((status, said): (StatusCode, String)) -> Result<Value, String> {
+    let said: Value = serde_json::from_str(&said).unwrap_or(Value::String(said));
+    if status.is_success() {
+        return Ok(said);
+    }
+    let detail = said["detail"].as_str().or(said.as_str()).unwrap_or("no reason given");
+    Err(format!("refused ({}): {detail}", status.as_u16()))
 }
 
 /// A server that listens on all addresses is asked on this machine's own.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::RunArgs;
-use crate::config::{Config, Settings};
+use crate::config::{Config, Production, Settings};
 use crate::guard::chain;
 use crate::guard::mode::Guard;
 use crate::proxy::route::Route;
@@ -35,10 +35,7 @@ impl CheckArgs {
         }
         let config = test(&self.run, self.explain)?;
         if self.production {
-            config.check_production().map_err(|findings| {
-                format!("{findings}\ntidegate: not ready for production: {} to change", findings.len())
-            })?;
-            print("They are good enough for production, as far as settings can tell.");
+            production(&config)?;
         }
         Ok(())
     }
@@ -62,6 +59,17 @@ fn test(args: &RunArgs, explain: bool) -> Result<Config, String> {
     Ok(config)
 }
 
+/// Tells what is worth a look, and refuses what strangers may not meet.
+fn production(config: &Config) -> Result<(), String> {
+    let Production { errors, warnings } = config.check_production().map_err(|e| e.to_string())?;
+    warnings.iter().for_each(|warning| eprintln!("tidegate: worth a look: {warning}"));
+    if !errors.is_empty() {
+        return Err(format!("{errors}\ntidegate: not ready for production: {} to change", errors.len()));
+    }
+    print("They are good enough for production, as far as settings can tell.");
+    Ok(())
+}
+
 /// The guards of each route that refuse nothing.
 fn observed(settings: &Settings) -> String {
     let line = |route: &Arc<Route>| {
@@ -72,7 +80,7 @@ fn observed(settings: &Settings) -> String {
 }
 
 /// A reader that has seen enough, such as `head`, is no error.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 

@@ -1,12 +1,15 @@
 //! The command line: one file a subcommand.
 
+mod audit;
 mod breaker;
 mod call;
 mod check;
 mod demo;
+mod explain;
 mod health;
 mod reload;
 mod run;
+mod sanction;
 mod unread;
 
 pub use unread::UNREAD;
@@ -49,11 +52,30 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Test the settings.
     Check(check::CheckArgs),
+    /// Tell what would become of one request, guard by guard; nothing is sent or called.
+    Explain(explain::ExplainArgs),
     /// Switch the circuit breakers of a running gate by hand.
     Breaker(breaker::BreakerArgs),
     /// Close the app behind a running gate for maintenance.
     #[command(subcommand)]
     Maintenance(breaker::MaintenanceCommand),
+    /// Ban an address or a user by hand, on a running gate.
+    Ban(sanction::BanArgs),
+    /// Lift a ban, and forget that it ever was.
+    Unban(sanction::UnbanArgs),
+    /// List bans, in force or remembered.
+    Bans(sanction::ShowArgs),
+    /// List the callers that ask most.
+    Top(sanction::ShowArgs),
+    /// See and change the limits of a running gate.
+    #[command(subcommand)]
+    Limits(sanction::LimitsCommand),
+    /// Read what operators did, and verify that nothing is missing.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Look into the store of a running gate.
+    #[command(subcommand)]
+    State(sanction::StateCommand),
     /// Have a running server read its settings again.
     ///
     /// What is wrong with them is printed, and the old ones stay in force. SIGHUP does the same.
@@ -135,8 +157,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Demo(args)) => demo::demo(&args),
         Some(Command::Check(args)) => args.check(),
+        Some(Command::Explain(args)) => args.explain(),
         Some(Command::Breaker(args)) => args.switch(),
         Some(Command::Maintenance(command)) => command.switch(),
+        Some(Command::Ban(args)) => args.ban(),
+        Some(Command::Unban(args)) => args.unban(),
+        Some(Command::Bans(args)) => args.bans(),
+        Some(Command::Top(args)) => args.top(),
+        Some(Command::Limits(command)) => command.obey(),
+        Some(Command::Audit(command)) => command.obey(),
+        Some(Command::State(command)) => command.obey(),
         Some(Command::Reload(args)) => reload::reload(&args),
         Some(Command::Health(args)) => health::health(&args),
     };

@@ -13,8 +13,8 @@ use super::{ByteSize, Named, Secret, Span, Toggle};
 use crate::guard::Traffic;
 use crate::guard::mode::{Guard, Mode};
 use crate::guard::{
-    body, caps, cidr, concurrency, cors, host, hygiene, leaks, limits, origin, sanitize, security_headers,
-    text, uploads,
+    bans, body, caps, cidr, concurrency, cors, duplicates, host, hygiene, leaks, limits, loops, origin,
+    reputation, sanitize, security_headers, text, uploads,
 };
 use crate::observe::{AccessFormat, LogTarget, watch};
 use crate::proxy::api::Api;
@@ -23,6 +23,7 @@ use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
 use crate::proxy::{stream, timeouts};
 use crate::state::RedisFile;
+use crate::state::config::StoreFile;
 use crate::upstream::{NamedUpstream, Targets, UpstreamFile, breaker, retry};
 
 /// Keys that stand at the top level only.
@@ -37,8 +38,8 @@ pub struct ServerFile {
     pub threads: usize,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
-    /// Where limits, claims, budgets and bans are kept.
-    pub store: StoreChoice,
+    /// What is counted, and where.
+    pub store: StoreFile,
     /// The store that several gates share.
     pub redis: RedisFile,
     /// Directory for what a running process leaves for others to find it.
@@ -57,8 +58,14 @@ pub struct ServerFile {
     pub client: ClientFile,
     /// Logs.
     pub log: LogFile,
+    /// What operators do.
+    pub audit: AuditFile,
     /// What is out of the ordinary.
     pub watch: Toggle<watch::Config>,
+    /// Who is banned, and for how long.
+    pub bans: Toggle<bans::Config>,
+    /// When limits are tightened.
+    pub reputation: Toggle<reputation::Config>,
     /// How paths are normalised.
     pub paths: PathRules,
     /// What of HTTP is refused although it could be read.
@@ -84,18 +91,6 @@ pub struct ServerFile {
     pub routes: Absent,
 }
 
-/// Where limits, claims, budgets and bans are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreChoice {
-    /// In the shared store if there is one, else in memory.
-    Auto,
-    /// In this process, forgotten with it.
-    Memory,
-    /// In the shared store.
-    Redis,
-}
-
 /// Stands for what is read elsewhere.
 #[derive(Debug, Default, Deserialize)]
 pub struct Absent;
@@ -119,6 +114,14 @@ pub struct AdminFile {
     pub listen: String,
     /// Bearer token.
     pub token: Option<Secret>,
+}
+
+/// The audit, as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditFile {
+    /// How long a row is kept.
+    pub keep: Span,
 }
 
 /// Caps on connections, as written.
@@ -223,6 +226,12 @@ pub struct RouteFile {
     pub text: text::Config,
     /// What texts may hold.
     pub sanitize: Toggle<sanitize::Config>,
+    /// Messages that come twice.
+    pub duplicates: Toggle<duplicates::Config>,
+    /// Calls that are repeated under one key.
+    pub idempotency: Toggle<duplicates::IdempotencyConfig>,
+    /// Calls that come again and again.
+    pub loops: Toggle<loops::Config>,
     /// Rate limits by name.
     pub limits: Named<Toggle<limits::Config>>,
     /// Requests in flight.

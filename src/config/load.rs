@@ -33,6 +33,8 @@ pub struct Overrides {
 /// The settings as written, merged, before anything was built.
 pub struct Config {
     file: Option<PathBuf>,
+    /// Where programs keep their state, if the environment says so.
+    pub(super) states: Option<PathBuf>,
     whole: Node,
     pub(super) server: Node,
     pub(super) defaults: Node,
@@ -78,7 +80,7 @@ impl Config {
                 whole = merge(&whole, &Node::overlay(path, value, Origin::source(flag)));
             }
         }
-        Self::split(whole)
+        Ok(Self { states: states(env), ..Self::split(whole)? })
     }
 
     /// The file that was read.
@@ -94,6 +96,11 @@ impl Config {
             secrets.as_ref().map_or(true, |secrets| secrets.iter().any(|s| s == path))
         })
         .to_string()
+    }
+
+    /// Where a route was written.
+    pub fn route_place(&self, index: usize) -> Option<String> {
+        self.routes.get(index).map(|route| route.own.origin.to_string())
     }
 
     /// JSON Schema of the settings file.
@@ -134,8 +141,17 @@ impl Config {
             let own = Node::overlay(&["name"], DEFAULT_ROUTE, origin.clone());
             routes.push(RouteEntry { own, merged: defaults.clone(), overrides: Node::empty(origin) });
         }
-        Ok(Self { file: None, whole, server, defaults, routes })
+        Ok(Self { file: None, states: None, whole, server, defaults, routes })
     }
+}
+
+/// The directory for the state of programs: the one that systemd gave to this one (systemd.exec(5)), or a user's own (XDG
+/// Base Directory Specification).
+fn states(env: Lookup<'_>) -> Option<PathBuf> {
+    let given = |name: &str| env(name).filter(|value| value.starts_with('/'));
+    let own = given("STATE_DIRECTORY").and_then(|all| all.split(':').next().map(PathBuf::from));
+    own.or_else(|| Some(PathBuf::from(given("XDG_STATE_HOME")?).join("tidegate")))
+        .or_else(|| Some(PathBuf::from(given("HOME")?).join(".local/state/tidegate")))
 }
 
 /// Tidegate's settings. A key that is left out has its default.

@@ -1,6 +1,7 @@
 //! The config file: YAML to a tree that knows where each value was written, the environment put in, defaults and
 //! routes merged, and the typed settings read from it with errors that name the key, the line and the remedy.
 
+mod bodies;
 pub mod de;
 mod error;
 mod explain;
@@ -32,6 +33,7 @@ pub use load::{Config, Overrides};
 pub use merge::merge;
 pub use named::Named;
 pub use parse::parse;
+pub use production::Production;
 pub use resolve::{ServerSettings, Settings};
 pub use schema::schema;
 pub use secret::Secret;

@@ -4,7 +4,9 @@ use super::{Config, ConfigError, ConfigErrors, Node, Value};
 
 /// The keys that may change, besides those that a route may override. All others are fixed when the server starts: its
 /// sockets, threads, logs and caps on connections are made from them once.
-const CHANGEABLE: [&str; 12] = [
+const CHANGEABLE: [&str; 15] = [
+    "bans",
+    "reputation",
     "upstream",
     "upstreams",
     "upstream_defaults",
@@ -16,6 +18,7 @@ const CHANGEABLE: [&str; 12] = [
     "hygiene",
     "rate_limit_status",
     "watch",
+    "audit",
     "admin.token",
 ];
 

@@ -10,13 +10,14 @@ use http::header::HeaderName;
 
 use secrecy::SecretString;
 
-use super::file::{Level, RouteFile, ServerFile, StoreChoice};
+use super::bodies::BodyGuards;
+use super::file::{Level, RouteFile, ServerFile};
 use super::routes::RouteBuilder;
 use super::upstreams::Upstreams;
 use super::{Config, ConfigError, ConfigErrors, Node, Secret, from_node};
 use crate::admin::AdminToken;
 use crate::guard::hygiene::Hygiene;
-use crate::guard::{self, Guards};
+use crate::guard::{self, Guards, bans, reputation};
 use crate::observe::{DefaultLimits, ObserverConfig, watch};
 use crate::proxy::client::{ClientRules, DigestKey};
 use crate::proxy::path::{NormalPath, PathRules};
@@ -24,8 +25,9 @@ use crate::proxy::route::Route;
 use crate::proxy::timeouts::Timeouts;
 use crate::server::HeadCaps;
 use crate::server::door::ConnectionCaps;
-use crate::state::{AnyStore, Clock, MemoryConfig, MemoryStore, RedisStore};
-use crate::upstream::{Upstream, breaker, retry};
+use crate::state::config::StateDir;
+use crate::state::{AnyStore, Clock};
+use crate::upstream::{Failures, Upstream};
 
 /// No more of a head is read; up to it, `caps` decides.
 const HEAD_BYTES: usize = 256 * 1024;
@@ -46,20 +48,24 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Every upstream once.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// When upstreams are left alone; `None`: only by hand.
-    pub breaker: Option<breaker::Policy>,
-    /// When calls are tried again; `None`: never.
-    pub retries: Option<retry::Policy>,
+    /// Who is banned; `None`: only by hand.
+    pub bans: Option<Arc<bans::Policy>>,
+    /// When limits are tightened; `None`: never.
+    pub reputation: Option<reputation::Policy>,
     /// Path of the status endpoint.
     pub status_path: Option<Box<str>>,
     /// Logs.
     pub observe: ObserverConfig,
+    /// How long rows of the audit are kept.
+    pub audit_keep: Duration,
     /// What is out of the ordinary.
     pub watch: Option<watch::Config>,
     /// Level of the program's own messages.
     pub level: Level,
     /// Store of counters.
     pub store: Arc<AnyStore>,
+    /// Body guards, for the settings that follow.
+    bodies: BodyGuards,
     /// Path on which a guard panics.
     #[cfg(debug_assertions)]
     panic_on: Option<Box<str>>,
@@ -76,6 +82,8 @@ pub struct ServerSettings {
     pub admin_token: Option<Secret>,
     /// Directory for keys and counters.
     pub state_dir: Option<PathBuf>,
+    /// Nobody chose that directory: if it can't be used, it is done without.
+    pub state_dir_implied: bool,
     /// Directory for the process's id and for handing sockets over.
     pub runtime_dir: Option<PathBuf>,
     /// Worker threads.
@@ -154,7 +162,17 @@ impl Config {
 
     /// The server's own settings, whatever is wrong with the rest.
     pub fn server_settings(&self) -> Result<ServerSettings, ConfigErrors> {
-        from_node(&self.server).map(|file| server_settings(&file))
+        from_node(&self.server).map(|file| self.server_settings_of(&file))
+    }
+
+    fn server_settings_of(&self, file: &ServerFile) -> ServerSettings {
+        let mut settings = server_settings(file);
+        if settings.state_dir.is_none() {
+            // By the address, so that two gates of one user don't meet.
+            settings.state_dir = self.states.as_ref().map(|states| states.join(&file.listen));
+            settings.state_dir_implied = settings.state_dir.is_some();
+        }
+        settings
     }
 
     fn build(&self, clock: &Clock, running: Option<&Settings>) -> Result<Settings, ConfigErrors> {
@@ -183,19 +201,22 @@ impl Config {
         let made = running.map(|running| &running.client.secret).filter(|key| key.is_made());
         let client = client_rules(&file, made).map_err(|(key, message)| problem(&key, message))?;
         let misset = |fault: guard::Fault| problem(&fault.key, fault.message.into_owned());
-        let breaker = file.breaker.as_option().map(breaker::Policy::build).transpose().map_err(misset)?;
-        let retries = file.retries.as_option().map(retry::Policy::build).transpose().map_err(misset)?;
+        let bans = file.bans.as_option().map(bans::Policy::build).transpose().map_err(misset)?;
+        let reputation =
+            file.reputation.as_option().map(reputation::Policy::build).transpose().map_err(misset)?;
+        let failures = Failures::build(&file.breaker, &file.retries).map_err(misset)?;
 
         // Read by itself first, so that what is wrong at the top level is told once, and as such.
         let defaults: RouteFile = from_node(&self.defaults)?;
         let timeouts = Timeouts::build(&defaults.timeouts)
             .map_err(|fault| self.problem(&fault.key, fault.message.into_owned()))?;
         let known = running.map_or(&[][..], |running| &running.upstreams);
-        let mut upstreams = Upstreams::read(&file, &self.server, clock, known)?;
+        let mut upstreams = Upstreams::read(&file, failures, (&self.server, &self.defaults), clock, known)?;
+        let mut bodies = BodyGuards::over(running.map(|running| &running.bodies));
         let mut routes: Vec<Arc<Route>> = Vec::new();
         for (index, entry) in self.routes.iter().enumerate() {
             let built = RouteBuilder { file: &file, server: &self.server, loopback, index, entry }
-                .build(&mut upstreams);
+                .build(&mut upstreams, &mut bodies);
             match built {
                 Ok(route) => {
                     if let Some(earlier) =
@@ -219,29 +240,40 @@ impl Config {
         }
         errors.into_result()?;
         let upstreams = upstreams.into_built();
+        let mut server = self.server_settings_of(&file);
         let store = match running {
-            Some(running) => running.store.clone(),
-            None => Arc::new(store(&file, clock).map_err(misset)?),
+            Some(running) => {
+                // It may have turned out that it is done without.
+                server.state_dir.clone_from(&running.server.state_dir);
+                running.store.clone()
+            }
+            None => {
+                let implied = server.state_dir_implied;
+                let directory = server.state_dir.as_deref().map(|path| StateDir { path, implied });
+                Arc::new(file.store.build(directory, &file.redis, clock).map_err(misset)?)
+            }
         };
         Ok(Settings {
-            server: server_settings(&file),
+            server,
             client,
             paths: file.paths,
             hygiene: file.hygiene,
             timeouts,
-            breaker,
-            retries,
+            bans: bans.map(Arc::new),
+            reputation,
             status_path: file.rate_limit_status.as_option().map(|path| path.as_str().into()),
             observe: ObserverConfig {
                 access: file.log.access.to,
                 access_format: file.log.access.format,
                 events: file.log.events.to,
             },
+            audit_keep: file.audit.keep.0,
             watch: file.watch.as_option().copied(),
             level: if file.debug { Level::Debug } else { file.log.level },
             routes,
             upstreams,
             store,
+            bodies: bodies.built(),
             #[cfg(debug_assertions)]
             panic_on: None,
         })
@@ -252,22 +284,6 @@ impl Config {
         let origin = written.map(|node| node.origin.clone());
         ConfigError { path: key.into(), origin, message, remedy: None }
     }
-}
-
-/// The store that the settings choose, empty or not asked yet.
-fn store(file: &ServerFile, clock: &Clock) -> Result<AnyStore, guard::Fault> {
-    let memory = MemoryConfig::default();
-    let is_shared = match file.store {
-        StoreChoice::Auto => file.redis.is_set(),
-        StoreChoice::Memory => false,
-        StoreChoice::Redis => true,
-    };
-    if !is_shared {
-        return Ok(AnyStore::Memory(MemoryStore::new(memory, clock.clone())));
-    }
-    let redis = file.redis.build();
-    let redis = redis.map_err(|fault| guard::Fault::new(format!("redis.{}", fault.key), fault.message))?;
-    Ok(AnyStore::Shared(RedisStore::new(redis, memory, clock.clone())))
 }
 
 /// The value at `key`, such as `cors.allowed_origins[1]`, or the innermost one around it that was written.
@@ -306,6 +322,7 @@ fn server_settings(file: &ServerFile) -> ServerSettings {
         admin_listen: file.admin.listen.clone(),
         admin_token: file.admin.token.clone(),
         state_dir: file.state_dir.clone(),
+        state_dir_implied: false,
         runtime_dir: file.runtime_dir.clone(),
         threads: if file.threads == 0 { processors() } else { file.threads },
         drain: file.drain.0,
@@ -342,6 +359,12 @@ fn no_zeros(file: &ServerFile) -> Result<(), (&'static str, String)> {
     if let Some(key) = zero {
         return Err((key, "is 0, which would let nothing through; write 1 or more".to_owned()));
     }
+    if file.audit.keep.0 < Duration::from_secs(24 * 60 * 60) {
+        return Err((
+            "audit.keep",
+            "is less than a day, which would leave nothing to look at; write 1d or more".to_owned(),
+        ));
+    }
     if file.threads > 1024 {
         return Err(("threads", "is more than 1024; 0 takes one for each processor".to_owned()));
     }
@@ -363,7 +386,7 @@ fn client_rules(file: &ServerFile, made: Option<&DigestKey>) -> Result<ClientRul
     let device = header_names("client.device_header", std::slice::from_ref(&client.device_header))?;
     Ok(ClientRules {
         trusted_proxies: client.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
-        key_headers: header_names("client.key_headers", &client.key_headers)?,
+        key_headers: key_headers(&client.key_headers)?,
         key_parameters: boxed(&client.key_parameters),
         session_cookies: boxed(&client.session_cookies),
         session_headers: header_names("client.session_headers", &client.session_headers)?,
@@ -380,6 +403,26 @@ fn digest_key(secret: Option<&Secret>, made: Option<&DigestKey>) -> Result<Diges
         (None, None) => DigestKey::make().ok_or_else(|| {
             ("client.secret".to_owned(), "the system has no randomness; set a secret".to_owned())
         }),
+    }
+}
+
+/// Header fields whose values are logged: a key that stands in one would be, too.
+const LOGGED: [HeaderName; 4] = [
+    http::header::HOST,
+    http::header::USER_AGENT,
+    http::header::REFERER,
+    HeaderName::from_static("x-request-id"),
+];
+
+fn key_headers(names: &[String]) -> Result<Vec<HeaderName>, Fault> {
+    let key = "client.key_headers";
+    let names = header_names(key, names)?;
+    match names.iter().find(|name| LOGGED.contains(name)) {
+        Some(name) => Err((
+            key.to_owned(),
+            format!("{name} can't carry a key: its value is logged; choose another field"),
+        )),
+        None => Ok(names),
     }
 }
 

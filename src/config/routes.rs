@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::bodies::{BodyGuards, BodyParts};
 use super::file::{ForwardHost, MatchFile, RouteFile, RouteOwn, ServerFile};
 use super::resolve::{Fault, header_names, nearest};
 use super::upstreams::Upstreams;
-use super::{ConfigError, ConfigErrors, Node, from_node_at};
+use super::{ConfigError, ConfigErrors, Node, from_node_at, merge};
 use crate::guard::authority::Authority;
-use crate::guard::body::BodyGuard;
+use crate::guard::limits::counted_fields;
 use crate::guard::mode::Observed;
 use crate::guard::{GuardParts, Guards};
 use crate::proxy::Forwarding;
@@ -17,7 +18,7 @@ use crate::proxy::fallback::Fallback;
 use crate::proxy::path::{NormalPath, PathRules};
 use crate::proxy::route::{Inspect, Matcher, PathPattern, Route};
 use crate::proxy::stream::Streams;
-use crate::proxy::timeouts::Timeouts;
+use crate::proxy::timeouts::{self, Timeouts};
 use crate::upstream::Upstream;
 
 /// A route as merged: its own keys, its overrides over the defaults, and the overrides alone.
@@ -46,7 +47,11 @@ pub(super) struct RouteBuilder<'a> {
 }
 
 impl RouteBuilder<'_> {
-    pub(super) fn build(&self, upstreams: &mut Upstreams<'_>) -> Result<Route, ConfigErrors> {
+    pub(super) fn build(
+        &self,
+        upstreams: &mut Upstreams<'_>,
+        bodies: &mut BodyGuards,
+    ) -> Result<Route, ConfigErrors> {
         let prefix = self.entry.path(self.index);
         let own: RouteOwn = from_node_at(&prefix, &self.entry.own)?;
         let file: RouteFile = from_node_at(&prefix, &self.entry.merged)?;
@@ -54,11 +59,12 @@ impl RouteBuilder<'_> {
         let matcher = matcher(&own.matches, &self.file.paths)
             .map_err(|(key, message)| self.fault(&format!("match.{key}"), message))?;
         let fallback = self.fallback(&own, &file, &upstream, upstreams)?;
-        let timeouts = Timeouts::build(&file.timeouts)
+        let of_upstream = upstreams.timeouts_of(&upstream).map(|own| self.timeouts_over(own)).transpose()?;
+        let timeouts = Timeouts::build(of_upstream.as_ref().unwrap_or(&file.timeouts))
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         let streams = Streams::build(&file.streams)
             .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
-        let guards = self.guards(&own.name, file)?;
+        let guards = self.guards(&own.name, file, bodies)?;
         Ok(Route {
             index: self.index,
             name: own.name.into(),
@@ -108,18 +114,29 @@ impl RouteBuilder<'_> {
         built.map(Some).map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))
     }
 
-    fn guards(&self, name: &str, file: RouteFile) -> Result<Guards, ConfigError> {
+    /// Times that the route allows: what it says itself counts before what its upstream says, and that before the defaults.
+    fn timeouts_over(&self, upstream: &Node) -> Result<timeouts::Config, ConfigErrors> {
+        let base = self.entry.merged.get("timeouts");
+        let whole = base.map_or_else(|| upstream.clone(), |base| merge(base, upstream));
+        let own = self.entry.overrides.get("timeouts");
+        let whole = own.map_or_else(|| whole.clone(), |own| merge(&whole, own));
+        from_node_at(&format!("{}.timeouts", self.entry.path(self.index)), &whole)
+    }
+
+    fn guards(&self, name: &str, file: RouteFile, bodies: &mut BodyGuards) -> Result<Guards, ConfigError> {
         let fault = |(key, message): (String, String)| self.fault(&key, message);
         let strip = header_names("forward.strip", &file.forward.strip).map_err(fault)?;
         let forwarding = Forwarding { strip, host_of_upstream: file.forward.host == ForwardHost::Upstream };
-        let body = BodyGuard::build(
-            &file.json,
-            &file.text,
-            file.sanitize.as_option(),
-            &self.file.client.session_fields,
-            Observed::new(file.mode, &file.observe),
-        )
-        .map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
+        let body = bodies.get(BodyParts {
+            json: file.json.clone(),
+            text: file.text.clone(),
+            sanitize: file.sanitize.as_option().cloned(),
+            session_fields: self.file.client.session_fields.clone(),
+            message_fields: file.duplicates.as_option().map_or_else(Vec::new, |config| config.fields.clone()),
+            counted_fields: counted_fields(&file.limits),
+            observed: Observed::new(file.mode, &file.observe),
+        });
+        let body = body.map_err(|fault| self.fault(&fault.key, fault.message.into_owned()))?;
         // A limit that a route repeats is its own; one that it inherits is shared by all.
         let owner = |limit: &str| self.entry.overrides.at(&["limits", limit]).map(|_| name);
         let parts = GuardParts { file, body, forwarding, loopback: self.loopback };

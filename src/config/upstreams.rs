@@ -6,8 +6,12 @@ use std::sync::Arc;
 use super::file::ServerFile;
 use super::resolve::nearest;
 use super::{ConfigError, ConfigErrors, Node, from_node_at, merge};
+use crate::proxy::timeouts;
 use crate::state::Clock;
-use crate::upstream::{Resolver, Server, Settings, Targets, Upstream, UpstreamFile};
+use crate::upstream::{Failures, Resolver, Server, Settings, Targets, Upstream, UpstreamFile};
+
+/// Keys of an upstream whose defaults stand at the top level, not under `upstream_defaults`.
+const OF_THE_TOP: [&str; 3] = ["breaker", "retries", "timeouts"];
 
 /// Every upstream, built once however many routes lead there.
 pub(super) struct Upstreams<'a> {
@@ -18,13 +22,17 @@ pub(super) struct Upstreams<'a> {
     /// Those of the settings that are in force, if any are.
     running: &'a [Arc<Upstream>],
     built: Vec<Arc<Upstream>>,
+    /// Times that some of them allow, as written.
+    timeouts: Vec<(Arc<Upstream>, Node)>,
 }
 
 impl<'a> Upstreams<'a> {
-    /// Reads those that the settings name; `server` holds them as written. What `running` ones have come to know lives on.
+    /// Reads those that the settings name; `server` holds them as written, `routes` the defaults of routes. What `running`
+    /// ones have come to know lives on.
     pub(super) fn read(
         file: &'a ServerFile,
-        server: &Node,
+        failures: Failures,
+        (server, routes): (&Node, &Node),
         clock: &'a Clock,
         running: &'a [Arc<Upstream>],
     ) -> Result<Self, ConfigErrors> {
@@ -32,18 +40,18 @@ impl<'a> Upstreams<'a> {
         let resolver = Resolver {
             name_servers: name_servers.map_err(|why: String| fault("", "name_servers", &why, server))?,
         };
-        let defaults = file.upstream_defaults.settings(Vec::new(), resolver.clone());
+        let defaults = file.upstream_defaults.settings(Vec::new(), resolver.clone(), failures);
         let defaults = defaults.map_err(|why| {
             let tree = server.get("upstream_defaults").unwrap_or(server);
             fault("upstream_defaults", &why.key, &why.message, tree)
         })?;
         let mut errors = ConfigErrors::default();
-        let mut built = Vec::new();
+        let (mut built, mut timeouts) = (Vec::new(), Vec::new());
         for (name, _) in file.upstreams.iter() {
             let prefix = format!("upstreams.{name}");
             let Some(own) = server.at(&["upstreams", name]) else { continue };
             let base = server.get("upstream_defaults");
-            let merged = base.map_or_else(|| own.clone(), |base| merge(base, own)).without(&["servers"]);
+            let merged = over(base, own).without(&["servers"]).without(&OF_THE_TOP);
             let wrong = |key: &str, why: &str| fault(&prefix, key, why, own);
             let servers = || -> Result<Vec<Server>, ConfigErrors> {
                 let written = own.get("servers").ok_or_else(|| wrong("servers", "names no server"))?;
@@ -51,19 +59,29 @@ impl<'a> Upstreams<'a> {
                 Ok(servers_of(&targets, file).map_err(|why| wrong("servers", &why))?)
             };
             let upstream = servers().and_then(|servers| {
-                let settings =
-                    from_node_at::<UpstreamFile>(&prefix, &merged)?.settings(servers, resolver.clone());
+                let failures = failures_of(&prefix, own, server)?;
+                if let Some(own) = own.get("timeouts") {
+                    let whole = over(routes.get("timeouts"), own);
+                    let read: timeouts::Config = from_node_at(&format!("{prefix}.timeouts"), &whole)?;
+                    timeouts::Timeouts::build(&read).map_err(|why| wrong(&why.key, &why.message))?;
+                }
+                let settings = from_node_at::<UpstreamFile>(&prefix, &merged)?;
+                let settings = settings.settings(servers, resolver.clone(), failures);
                 let settings = settings.map_err(|why| fault(&prefix, &why.key, &why.message, &merged))?;
                 let upstream = Upstream::build(name, settings, clock.clone());
                 Ok(upstream.map_err(|why| wrong("tls", &why.to_string()))?)
             });
             match upstream {
-                Ok(upstream) => built.push(going_on(upstream, running)),
+                Ok(upstream) => {
+                    let upstream = going_on(upstream, running);
+                    timeouts.extend(own.get("timeouts").map(|own| (upstream.clone(), own.clone())));
+                    built.push(upstream);
+                }
                 Err(more) => errors.extend(more),
             }
         }
         errors.into_result()?;
-        Ok(Self { file, clock, defaults, running, built })
+        Ok(Self { file, clock, defaults, running, built, timeouts })
     }
 
     /// The upstream that `targets` name, or one of these servers that is called `name`.
@@ -80,7 +98,9 @@ impl<'a> Upstreams<'a> {
         let mut settings = self.defaults.clone();
         settings.identity.servers = servers_of(targets, self.file)?;
         // Two routes that lead to one upstream share its connections, whatever they are called.
-        if let Some(known) = self.built.iter().find(|known| *known.settings() == settings) {
+        let same =
+            |known: &&Arc<Upstream>| *known.settings() == settings && self.timeouts_of(known).is_none();
+        if let Some(known) = self.built.iter().find(same) {
             return Ok(known.clone());
         }
         if self.built.iter().any(|known| &*known.name == name) {
@@ -90,6 +110,11 @@ impl<'a> Upstreams<'a> {
         let built = going_on(built, self.running);
         self.built.push(built.clone());
         Ok(built)
+    }
+
+    /// Times that requests to `upstream` are allowed, where it says so itself.
+    pub(super) fn timeouts_of(&self, upstream: &Arc<Upstream>) -> Option<&Node> {
+        self.timeouts.iter().find(|(known, _)| Arc::ptr_eq(known, upstream)).map(|(_, node)| node)
     }
 
     /// All of them.
@@ -105,6 +130,25 @@ impl<'a> Upstreams<'a> {
         };
         format!("{name:?} is neither a server (write http://{name}) nor a name under `upstreams` ({known})")
     }
+}
+
+/// What an upstream says of calls that fail, over what the top level does.
+fn failures_of(prefix: &str, own: &Node, server: &Node) -> Result<Failures, ConfigErrors> {
+    let at = |key: &str| match own.get(key) {
+        Some(own) => (format!("{prefix}.{key}"), over(server.get(key), own)),
+        None => {
+            (key.to_owned(), server.get(key).cloned().unwrap_or_else(|| Node::empty(server.origin.clone())))
+        }
+    };
+    let ((breaker_at, breaker), (retries_at, retries)) = (at("breaker"), at("retries"));
+    let failures =
+        Failures::build(&from_node_at(&breaker_at, &breaker)?, &from_node_at(&retries_at, &retries)?);
+    Ok(failures.map_err(|why| fault(prefix, &why.key, &why.message, own))?)
+}
+
+/// `own` over what it overrides, if that is anything.
+fn over(base: Option<&Node>, own: &Node) -> Node {
+    base.map_or_else(|| own.clone(), |base| merge(base, own))
 }
 
 /// The running upstream, if it is set up alike; else the new one, which takes over what it can.

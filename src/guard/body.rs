@@ -1,6 +1,12 @@
 //! The guard of bodies: the shape of JSON and forms (V1), the length of their texts (V2), what these hold (V3), all in one
 //! walk; and the session that they name.
 
+mod as_json;
+mod as_parts;
+#[cfg(test)]
+mod properties;
+mod seen;
+
 use std::cell::RefCell;
 
 use serde::Deserialize;
@@ -9,9 +15,13 @@ use super::form::{self, Strictness};
 use super::json::{self, Caps, Value};
 use super::mode::{Guard, Noted, Observed};
 use super::sanitize::{self, Carrier, Outcome, Parts, Sanitizer, Sightings, Sink, Target, Texts};
-use super::text::{self, TextFields};
+use super::text::{self, TextFields, ValueFields, Values};
 use super::{Fault, Reason, Refusal, Verdict};
 use crate::proxy::api::Api;
+
+pub use as_json::Hold;
+pub(super) use as_parts::PartField;
+pub use seen::TextSeen;
 
 /// Shape caps, as written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
@@ -30,6 +40,8 @@ pub struct Syntax {
     pub json: bool,
     /// A form, as declared or by its looks.
     pub form: bool,
+    /// How it is held to JSON's grammar.
+    pub hold: Hold,
 }
 
 /// The guard, as run.
@@ -44,12 +56,14 @@ pub struct BodyGuard {
 /// What the walk brought to light.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Session id named in the body.
-    pub session: Option<String>,
+    /// The values that it names.
+    pub named: Values,
     /// The body as it is to be forwarded, if it was changed.
     pub rewritten: Option<Vec<u8>>,
     /// What was found in its texts.
     pub seen: Sightings,
+    /// Whether it only began as JSON does, and is something else.
+    pub other: bool,
 }
 
 /// Working memory of the walks.
@@ -71,7 +85,7 @@ thread_local! {
 /// What one walk brought to light.
 #[derive(Default)]
 pub(super) struct Walked {
-    session: Option<String>,
+    pub(super) named: Values,
     pub(super) outcome: Outcome,
 }
 
@@ -84,7 +98,7 @@ impl BodyGuard {
         json: &JsonConfig,
         text: &text::Config,
         sanitize: Option<&sanitize::Config>,
-        session_fields: &[String],
+        values: ValueFields<'_>,
         observed: Observed,
     ) -> Result<Self, Fault> {
         let mut caps = [("json.depth", json.depth), ("json.members", json.members)].into_iter();
@@ -102,7 +116,7 @@ impl BodyGuard {
         let sanitize = sanitize.as_ref();
         Ok(Self {
             caps: Caps { depth: json.depth, members: json.members },
-            fields: TextFields::build(text, sanitize, session_fields)?,
+            fields: TextFields::build(text, sanitize, values)?,
             sanitizer: Sanitizer::default(),
             path: sanitize.map(|config| config.path),
             observed,
@@ -120,15 +134,17 @@ impl BodyGuard {
     ) -> Result<Findings, Refusal> {
         let mut findings = Findings::default();
         if syntax.json {
-            let walked = self.check_json(body, api, noted)?;
-            findings.session = walked.session;
+            let walked = self.check_json(body, syntax.hold, api, noted)?;
+            findings.other = walked.is_none();
+            let walked = walked.unwrap_or_default();
+            findings.named = walked.named;
             self.observed.judge(Guard::Sanitize, findings.take(body, walked.outcome), noted)?;
         }
         if syntax.form {
             // What is JSON as well is held to JSON's grammar; prose in it may have a bare `%`.
             let strictness = if syntax.json { Strictness::Lenient } else { Strictness::Strict };
             let walked = self.check_pairs(body, strictness, FORM, api, noted)?;
-            findings.session = findings.session.or(walked.session);
+            findings.named = findings.named.or(walked.named);
             findings.seen.extend(walked.outcome.seen);
             let outcome = Outcome { seen: Sightings::default(), ..walked.outcome };
             self.observed.judge(Guard::Sanitize, findings.take(body, outcome), noted)?;
@@ -136,14 +152,26 @@ impl BodyGuard {
         Ok(findings)
     }
 
-    fn check_json(&self, body: &[u8], api: Option<Api>, noted: &mut Noted) -> Result<Walked, Refusal> {
+    /// One walk over one JSON value; a `Fault` where it is none.
+    fn walk_json(
+        &self,
+        body: &[u8],
+        api: Option<Api>,
+        noted: &mut Noted,
+    ) -> Result<Result<Walked, json::Fault>, Refusal> {
         let set = self.fields.of(api);
         let mut reading = set.reading();
         SCRATCH.with_borrow_mut(|Scratch { json, parts, decoded, .. }| {
             let mut texts = Texts::of(&self.sanitizer, Carrier::Json, body, parts);
             let mut looked_at = None;
             let mut visit = |found: json::Found<'_>| {
-                let Value::Text(text) = found.value else { return };
+                let text = match found.value {
+                    Value::Text(text) => text,
+                    Value::Number(number) => {
+                        return reading.note(found.tag, number.len(), || number.len(), || number.to_owned());
+                    }
+                    Value::Bool(_) | Value::Null => return,
+                };
                 reading.note(found.tag, text.raw().len(), || text.chars(), || text.decode().into_owned());
                 // Several rules may name one string: the first that has a target decides.
                 let Some(target) = reading.target(found.tag).filter(|_| looked_at != Some(found.span.start))
@@ -151,29 +179,15 @@ impl BodyGuard {
                     return;
                 };
                 looked_at = Some(found.span.start);
-                if text.has_escapes() {
-                    decoded.clear();
-                    text.decode_into(decoded);
-                    texts.add(target, found.part_of, found.span, decoded);
-                } else {
-                    texts.add(target, found.part_of, found.span, text.raw());
-                }
+                texts.add_written(target, found.part_of, found.span, text, decoded);
             };
-            let scanned = json::scan(body, &self.caps, set.rules(), json, &mut visit).map_err(|fault| {
-                let setting = match fault.kind {
-                    json::FaultKind::TooDeep { .. } => "json.depth",
-                    json::FaultKind::TooManyMembers { .. } => "json.members",
-                    _ => "",
-                };
-                Refusal::new(Reason::InvalidJson, fault.to_string(), setting)
-            });
-            if self.observed.judge(Guard::Json, scanned, noted)?.is_none() {
-                return Ok(Walked::default());
+            if let Err(fault) = json::scan(body, &self.caps, set.rules(), json, &mut visit) {
+                return Ok(Err(fault));
             }
             self.observed.judge(Guard::Text, reading.check(), noted)?;
             let outcome = texts.finish();
             decoded.shrink_to(KEPT);
-            Ok(Walked { session: reading.into_session(), outcome })
+            Ok(Ok(Walked { named: reading.into_named(), outcome }))
         })
     }
 
@@ -213,7 +227,7 @@ impl BodyGuard {
                 return Ok(Walked::default());
             }
             self.observed.judge(Guard::Text, reading.check(), noted)?;
-            Ok(Walked { session: reading.into_session(), outcome: texts.finish() })
+            Ok(Walked { named: reading.into_named(), outcome: texts.finish() })
         })
     }
 }
@@ -245,15 +259,12 @@ pub(super) fn threat(what: &str, seen: &Sightings) -> Refusal {
 }
 
 #[cfg(test)]
-mod properties;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use crate::guard::text::{ChatConfig, KindConfig};
 
-    const JSON: Syntax = Syntax { json: true, form: false };
-    const FORM: Syntax = Syntax { json: false, form: true };
+    const JSON: Syntax = Syntax { json: true, form: false, hold: Hold::Strict };
+    const FORM: Syntax = Syntax { json: false, form: true, hold: Hold::Strict };
 
     fn list(fields: &[&str]) -> Vec<String> {
         fields.iter().map(|f| (*f).to_owned()).collect()
@@ -269,8 +280,10 @@ mod tests {
             model: KindConfig { max: 10, fields: list(&["/messages", "/system"]) },
             speech: KindConfig { max: 3, fields: list(&["/input"]) },
         };
-        let (sessions, observed) = (["/sessionId".into()], Observed::default());
-        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, &sessions, observed)
+        let (session, message, counted) =
+            (["/sessionId".into()], ["/id".into(), "/update_id".into()], ["/list/id".into()]);
+        let values = ValueFields { session: &session, message: &message, counted: &counted };
+        BodyGuard::build(&JsonConfig { depth: 8, members: 20 }, &text, None, values, Observed::default())
             .expect("guard")
     }
 
@@ -332,14 +345,27 @@ mod tests {
         {
             let found =
                 guard().check(body.as_bytes(), syntax, Some(Api::Webhook), &mut Noted::new()).expect("good");
-            assert_eq!(found.session.as_deref(), Some("s-1"));
+            assert_eq!(found.named.session.as_deref(), Some("s-1"));
+        }
+    }
+
+    /// Telegram counts its messages, and a limit on a playlist must know which one is meant.
+    #[test]
+    fn messages_and_what_limits_count_by_are_found() {
+        for (body, syntax) in [
+            (r#"{"update_id":42,"id":"m","list":{"id":7},"x":{"id":1}}"#, JSON),
+            ("update_id=42&id=m&list[id]=7&x[id]=1", FORM),
+        ] {
+            let found = guard().check(body.as_bytes(), syntax, None, &mut Noted::new()).expect("good");
+            assert_eq!(found.named.message.as_deref(), Some("42"), "the first counts");
+            assert_eq!(found.named.counted, [("/list/id".into(), "7".to_owned())]);
         }
     }
 
     /// `curl -d '{…}'` says form and means JSON: each reader must find what it would read, and the `%` in prose must pass.
     #[test]
     fn a_body_may_be_json_and_form() {
-        let both = Syntax { json: true, form: true };
+        let both = Syntax { json: true, form: true, hold: Hold::Strict };
         assert_eq!(refused(r#"{"message":"9 %"}"#, both, None), None);
         assert_eq!(refused(r#"{"message":"123456"}"#, both, None), Some(Reason::TextTooLong));
         assert_eq!(refused(r#"{"x":"&message=123456"}"#, both, None), Some(Reason::TextTooLong));
@@ -353,10 +379,15 @@ mod tests {
             let kind = KindConfig { max: 1, fields: Vec::new() };
             let chat = ChatConfig { max: 1, fields: list(chat), on_chats: list(on_chats) };
             let text = text::Config { chat, model: kind.clone(), speech: kind };
-            let error =
-                BodyGuard::build(&JsonConfig { depth: 1, members: 1 }, &text, None, &[], Observed::default())
-                    .err()
-                    .expect("bad");
+            let error = BodyGuard::build(
+                &JsonConfig { depth: 1, members: 1 },
+                &text,
+                None,
+                ValueFields::default(),
+                Observed::default(),
+            )
+            .err()
+            .expect("bad");
             assert!(error.message.contains("message"), "{error}");
             error.key
         };

@@ -47,6 +47,12 @@ enum Served {
 }
 
 impl Hosts {
+    /// The first name that is served, if one is listed that is no pattern.
+    pub fn first(&self) -> Option<String> {
+        let Rule::Listed(entries) = &self.rule else { return None };
+        entries.iter().find_map(Entry::name)
+    }
+
     /// Builds the guard; `loopback`: whether all listeners are bound to loopback addresses.
     ///
     /// # Errors
@@ -114,6 +120,17 @@ impl Entry {
             Host::Address(address) => Served::Address(address),
         };
         Ok(Self { served, port: authority.port })
+    }
+
+    /// It, as a client may ask for it; a pattern is none.
+    fn name(&self) -> Option<String> {
+        let host = match &self.served {
+            Served::Name(name) => name.to_string(),
+            Served::Address(IpAddr::V6(address)) => format!("[{address}]"),
+            Served::Address(address) => address.to_string(),
+            Served::Below(_) => return None,
+        };
+        Some(self.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
     }
 
     fn fits(&self, host: &Host<'_>, port: u16) -> bool {

@@ -14,7 +14,7 @@ use super::{Fault, Head, Quota, Reason, Refusal, Traffic};
 use crate::config::{Named, Rate, Span, Toggle};
 use crate::proxy::client::{Client, ClientClass, ClientRules};
 use crate::proxy::reply::seconds;
-use crate::state::{Draw, LimitSpec, Standing, Subject, Window};
+use crate::state::{Draw, Kind, LimitSpec, Standing, Subject, Window};
 
 /// Which requests a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
@@ -32,10 +32,25 @@ pub enum Counts {
     Status,
 }
 
+/// What a limit counts of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// That it was made.
+    #[default]
+    Requests,
+    /// Bytes of its body.
+    BytesIn,
+    /// Bytes of its answer's body.
+    BytesOut,
+    /// Both.
+    Bytes,
+}
+
 /// Whose requests a limit counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = "^(address|user|session|device|tenant|route|header:.+)$"))]
+#[schemars(with = "String", extend("pattern" = "^(address|user|session|device|tenant|route|header:.+|segment:[1-9][0-9]*|field:/.+)$"))]
 pub enum By {
     /// Client address (IPv6: its /64).
     Address,
@@ -51,6 +66,10 @@ pub enum By {
     Route,
     /// Value of a header field.
     Header(HeaderName),
+    /// Segment of the path, counted from 1.
+    Segment(u16),
+    /// Value of a field of the body.
+    Field(Box<str>),
 }
 
 impl TryFrom<String> for By {
@@ -65,12 +84,16 @@ impl TryFrom<String> for By {
             "tenant" => By::Tenant,
             "route" => By::Route,
             other => {
-                let header = other.strip_prefix("header:").and_then(|h| h.trim().parse().ok());
-                By::Header(
-                    header.ok_or(
-                        "one of address, user, session, device, tenant, route, header:NAME is wanted",
-                    )?,
-                )
+                let named = other.split_once(':').and_then(|(kind, name)| match (kind, name.trim()) {
+                    ("header", name) => name.parse().ok().map(By::Header),
+                    ("segment", number) => number.parse().ok().filter(|n| *n > 0).map(By::Segment),
+                    ("field", path) => path.starts_with('/').then(|| By::Field(path.into())),
+                    _ => None,
+                });
+                named.ok_or(
+                    "one of address, user, session, device, tenant, route, header:NAME, segment:NUMBER, \
+                     field:/PATH is wanted",
+                )?
             }
         })
     }
@@ -87,6 +110,9 @@ pub struct Config {
     pub counts: Counts,
     /// Whose requests it counts together; several are combined into one subject.
     pub by: Vec<By>,
+    /// What it counts of each.
+    #[serde(default)]
+    pub measure: Measure,
     /// How many in which time; all have to be kept.
     pub windows: Vec<Rate>,
     /// Other windows for a class of callers.
@@ -125,11 +151,35 @@ fn yes() -> bool {
 #[derive(Clone, Debug)]
 struct Limit {
     counts: Counts,
+    measure: Measure,
     by: Box<[By]>,
-    spec: Arc<LimitSpec>,
-    anonymous: Option<Arc<LimitSpec>>,
-    keyed: Option<Arc<LimitSpec>>,
+    spec: Spec,
+    anonymous: Option<Spec>,
+    keyed: Option<Spec>,
     setting: Arc<str>,
+}
+
+/// The windows of a limit, for all callers or a class.
+#[derive(Clone, Debug)]
+struct Spec {
+    run: Arc<LimitSpec>,
+    /// As the settings have it, where somebody has changed it by hand.
+    written: Option<Arc<LimitSpec>>,
+}
+
+/// A limit, for showing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitView {
+    /// Name of its counter.
+    pub limit: String,
+    /// How many in which time.
+    pub windows: Vec<Rate>,
+    /// The same, as the settings have it.
+    pub written: Vec<Rate>,
+    /// Whether somebody has changed it by hand.
+    pub by_hand: bool,
+    /// Routes that it counts for.
+    pub routes: Vec<Box<str>>,
 }
 
 /// The limits of a route.
@@ -152,6 +202,12 @@ impl<'a> Draws<'a> {
         &self.draws
     }
 
+    /// Adds a draw of 1 that is not one of the limits'.
+    pub fn push(&mut self, limit: &'a LimitSpec, subject: Subject, setting: &'a str) {
+        self.draws.push(Draw::one(limit, subject));
+        self.settings.push(setting);
+    }
+
     /// The refusal of the window that `standing` tells of, which lasts for `wait`.
     pub fn refusal(&self, standing: &Standing, wait: Duration) -> Refusal {
         let quota = Quota {
@@ -162,8 +218,12 @@ impl<'a> Draws<'a> {
             reset: wait,
         };
         let (max, window, wait) = (quota.max, Span(quota.window), seconds(wait));
-        let detail = format!("The limit {} allows {max} in {window}; try again in {wait} s.", quota.limit);
         let setting = self.settings.get(standing.draw).copied().unwrap_or("limits").to_owned();
+        if self.draws.get(standing.draw).is_some_and(|draw| draw.subject.kind() == Kind::Call) {
+            let detail = format!("The same call came {max} times in {window}; it is paused for {wait} s.");
+            return Refusal::new(Reason::LoopDetected, detail, setting).after(quota.reset);
+        }
+        let detail = format!("The limit {} allows {max} in {window}; try again in {wait} s.", quota.limit);
         Refusal { quota: Some(Box::new(quota)), ..Refusal::new(Reason::RateLimited, detail, setting) }
     }
 
@@ -192,12 +252,31 @@ pub struct Drawer<'a> {
     pub route: &'a str,
     /// Header fields.
     pub headers: &'a http::HeaderMap,
+    /// Its path.
+    pub path: &'a str,
+    /// Values in its body that limits count by, with their fields.
+    pub values: &'a [(Box<str>, String)],
+    /// What each of its draws counts.
+    pub weight: u64,
 }
 
 impl<'a> Drawer<'a> {
     /// The one who sent `head`.
     pub fn of(head: &Head<'a>, rules: &'a ClientRules, route: &'a str, status: bool) -> Self {
-        Self { client: head.client, rules, traffic: head.traffic, status, route, headers: head.headers }
+        let Head { client, traffic, headers, path, .. } = *head;
+        Self { client, rules, traffic, status, route, headers, path, values: &[], weight: 1 }
+    }
+
+    /// The same, whose every draw counts so much.
+    #[must_use]
+    pub fn weighing(self, weight: u64) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// The same, with what its body says.
+    #[must_use]
+    pub fn naming(self, values: &'a [(Box<str>, String)]) -> Self {
+        Self { values, ..self }
     }
 }
 
@@ -214,15 +293,70 @@ impl Limits {
             let limit = Limit::build(name, owner(name), config);
             let limit = limit.map_err(|why| Fault::new(format!("limits.{name}"), why))?;
             let own = config.by == [By::Address] && config.counts != Counts::Ai;
-            if own { limits.head.push(limit) } else { limits.body.push(limit) }
+            // What flows stands whatever follows.
+            if own || config.measure != Measure::Requests {
+                limits.head.push(limit)
+            } else {
+                limits.body.push(limit)
+            }
         }
         Ok(limits)
     }
 
     /// Maximum of the limit `name` in its window of that length.
     pub fn max(&self, name: &str, window: Duration) -> Option<u64> {
-        let limit = self.head.iter().chain(&self.body).find(|limit| limit.spec.name() == name)?;
-        limit.spec.windows().find(|w| w.length == window).map(|w| w.max)
+        let limit = self.head.iter().chain(&self.body).find(|limit| limit.spec.run.name() == name)?;
+        limit.spec.run.windows().find(|w| w.length == window).map(|w| w.max)
+    }
+
+    /// Gives limits the windows that somebody has set by hand.
+    pub fn change(&mut self, by_hand: &BTreeMap<String, Vec<Rate>>) {
+        for spec in self.head.iter_mut().chain(&mut self.body).flat_map(Limit::specs_mut) {
+            let windows = by_hand
+                .get(spec.run.name())
+                .map(|rates| rates.iter().map(|rate| Window { length: rate.window, max: rate.max }));
+            // What can't be counted was refused when it was set.
+            if let Some(run) = windows.and_then(|windows| LimitSpec::new(spec.run.name(), windows).ok()) {
+                spec.written = Some(std::mem::replace(&mut spec.run, run.into()));
+            }
+        }
+    }
+
+    /// All of them.
+    pub fn views(&self) -> impl Iterator<Item = LimitView> {
+        let rates = |spec: &LimitSpec| -> Vec<_> {
+            spec.windows().map(|window| Rate { max: window.max, window: window.length }).collect()
+        };
+        self.head.iter().chain(&self.body).flat_map(Limit::specs).map(move |spec| LimitView {
+            limit: spec.run.name().into(),
+            windows: rates(&spec.run),
+            written: rates(spec.written.as_ref().unwrap_or(&spec.run)),
+            by_hand: spec.written.is_some(),
+            routes: Vec::new(),
+        })
+    }
+
+    /// Draws from all that is counted of `subject`, an address or a user, alone or on one route.
+    pub fn draws_of(&self, subject: Subject, route: &str) -> Vec<Draw<'_>> {
+        let is_user = subject.kind() == Kind::User;
+        let part = |by: &By| match by {
+            By::User => Some(subject),
+            By::Address if !is_user => Some(subject),
+            By::Route => Some(Subject::route(route)),
+            _ => None,
+        };
+        let mut draws = Vec::new();
+        for limit in self.head.iter().chain(&self.body) {
+            let Some(parts) = limit.by.iter().map(part).collect::<Option<Vec<_>>>() else { continue };
+            let counted = match &*parts {
+                [one] => *one,
+                parts => Subject::combined(parts),
+            };
+            if parts.contains(&subject) {
+                draws.extend(limit.specs().map(|spec| Draw::one(&spec.run, counted)));
+            }
+        }
+        draws
     }
 
     /// Draws that stand whatever follows, or refusals would be free probes.
@@ -235,6 +369,24 @@ impl Limits {
         collect(&self.body, drawer)
     }
 
+    /// What a request draws that is over: the bytes that went in and out, but for the one that was drawn at its beginning.
+    pub fn flown<'a>(&'a self, drawer: &Drawer<'_>, bytes_in: u64, bytes_out: u64) -> Draws<'a> {
+        let mut draws = Draws::default();
+        let counted = |limit: &&Limit| {
+            limit.measure != Measure::Requests && limit.counts.includes(drawer.traffic, drawer.status)
+        };
+        for limit in self.head.iter().filter(counted) {
+            let bytes = match limit.measure {
+                Measure::Requests => 0,
+                Measure::BytesIn => bytes_in,
+                Measure::BytesOut => bytes_out,
+                Measure::Bytes => bytes_in.saturating_add(bytes_out),
+            };
+            limit.draw(drawer, bytes.saturating_sub(1), &mut draws);
+        }
+        draws
+    }
+
     /// Adds every draw that a request of any kind by this caller would make under these limits, but for counters that
     /// are there already. For showing.
     pub fn add_all<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
@@ -242,16 +394,30 @@ impl Limits {
         for limit in self.head.iter().chain(&self.body).filter(|limit| shown(limit)) {
             let counter = limit.spec_for(drawer.client.class).name();
             if !draws.draws.iter().any(|draw| draw.limit.name() == counter) {
-                limit.draw(drawer, draws);
+                limit.draw(drawer, 1, draws);
             }
         }
     }
 }
 
+/// The fields of bodies that limits count by.
+pub fn counted_fields(configs: &Named<Toggle<Config>>) -> Vec<String> {
+    let limits = configs.iter().filter_map(|(_, config)| config.as_option());
+    let fields = limits.flat_map(|config| &config.by).filter_map(|by| match by {
+        By::Field(path) => Some(path.to_string()),
+        _ => None,
+    });
+    let mut fields: Vec<_> = fields.collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields
+}
+
 fn collect<'a>(limits: &'a [Limit], drawer: &Drawer<'_>) -> Draws<'a> {
     let mut draws = Draws::default();
     for limit in limits.iter().filter(|l| l.counts.includes(drawer.traffic, drawer.status)) {
-        limit.draw(drawer, &mut draws);
+        let weight = if limit.measure == Measure::Requests { drawer.weight } else { 1 };
+        limit.draw(drawer, weight, &mut draws);
     }
     draws
 }
@@ -279,14 +445,14 @@ impl Limit {
         if config.by.is_empty() {
             return Err("`by` names nobody; write for example [address]".into());
         }
-        let spec = |rates: &[Rate], class: &str| -> Result<Arc<LimitSpec>, String> {
+        let spec = |rates: &[Rate], class: &str| -> Result<Spec, String> {
             if rates.is_empty() {
                 return Err("`windows` is empty; write for example [60/min], or `enabled: off`".into());
             }
             let windows = rates.iter().map(|rate| Window { length: rate.window, max: rate.max });
             let spec =
                 LimitSpec::new(&format!("{counter}{class}"), windows).map_err(|why| why.to_string())?;
-            Ok(Arc::new(spec))
+            Ok(Spec { run: Arc::new(spec), written: None })
         };
         let of_class =
             |class, suffix| config.classes.get(&class).map(|rates| spec(rates, suffix)).transpose();
@@ -297,6 +463,7 @@ impl Limit {
         };
         Ok(Self {
             counts: config.counts,
+            measure: config.measure,
             by: config.by.clone().into(),
             spec: spec(&config.windows, "")?,
             anonymous: of_class(ClassName::Anonymous, ".anonymous")?,
@@ -310,13 +477,21 @@ impl Limit {
             ClientClass::Anonymous => &self.anonymous,
             ClientClass::Keyed => &self.keyed,
         };
-        own.as_deref().unwrap_or(&self.spec)
+        &own.as_ref().unwrap_or(&self.spec).run
     }
 
-    fn draw<'a>(&'a self, drawer: &Drawer<'_>, draws: &mut Draws<'a>) {
+    fn specs(&self) -> impl Iterator<Item = &Spec> {
+        [Some(&self.spec), self.anonymous.as_ref(), self.keyed.as_ref()].into_iter().flatten()
+    }
+
+    fn specs_mut(&mut self) -> impl Iterator<Item = &mut Spec> {
+        [Some(&mut self.spec), self.anonymous.as_mut(), self.keyed.as_mut()].into_iter().flatten()
+    }
+
+    fn draw<'a>(&'a self, drawer: &Drawer<'_>, weight: u64, draws: &mut Draws<'a>) {
         let limit = self.spec_for(drawer.client.class);
         let mut push = |subject| {
-            draws.draws.push(Draw { limit, subject, weight: 1 });
+            draws.draws.push(Draw { limit, subject, weight });
             draws.settings.push(&self.setting);
         };
         let address = Subject::address(drawer.client.address);
@@ -369,26 +544,22 @@ fn subject_of(by: &By, drawer: &Drawer<'_>) -> Option<Subject> {
         By::Tenant => Subject::tenant(drawer.rules.tenant_id(&client.tenant)),
         By::Route => Subject::route(drawer.route),
         By::Header(name) => Subject::header(name.as_str(), drawer.headers.get(name)?.as_bytes()),
+        By::Segment(number) => {
+            let segment = drawer.path.split('/').nth(usize::from(*number)).filter(|s| !s.is_empty())?;
+            Subject::resource("segment", segment.as_bytes())
+        }
+        By::Field(path) => {
+            let (_, value) = drawer.values.iter().find(|(field, _)| field == path)?;
+            Subject::resource(path, value.as_bytes())
+        }
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::Request;
-    use crate::proxy::client::{DigestKey, SubjectId};
-
-    fn rules() -> ClientRules {
-        ClientRules {
-            trusted_proxies: Vec::new(),
-            key_headers: Vec::new(),
-            key_parameters: Vec::new(),
-            session_cookies: Vec::new(),
-            session_headers: Vec::new(),
-            device_header: HeaderName::from_static("x-device-id"),
-            secret: DigestKey::new(b"test"),
-        }
-    }
+    use crate::guard::testing::{Request, rules};
+    use crate::proxy::client::SubjectId;
 
     fn config(counts: Counts, by: &[By]) -> Config {
         let windows = vec![Rate { max: 5, window: Duration::from_secs(60) }];
@@ -396,6 +567,7 @@ mod tests {
             enabled: true,
             counts,
             by: by.to_vec(),
+            measure: Measure::Requests,
             windows,
             classes: BTreeMap::new(),
             environment: None,

@@ -5,12 +5,14 @@
 //! config file, or renders a response; `proxy::reply` turns refusals into HTTP, `chain` runs and measures the guards.
 
 pub mod authority;
+pub mod bans;
 pub mod body;
 pub mod caps;
 pub mod chain;
 pub mod cidr;
 pub mod concurrency;
 pub mod cors;
+pub mod duplicates;
 mod fault;
 pub mod form;
 pub mod host;
@@ -18,16 +20,19 @@ pub mod hygiene;
 pub mod json;
 pub mod leaks;
 pub mod limits;
+pub mod loops;
 pub mod mode;
 pub mod origin;
 pub mod origin_list;
 mod reason;
+pub mod reputation;
 pub mod sanitize;
 pub mod security_headers;
 pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod trail;
 pub mod uploads;
 
 pub use chain::{GuardParts, Guards};
@@ -45,7 +50,9 @@ use crate::proxy::client::Client;
 pub type Verdict = Result<(), Refusal>;
 
 /// Which limits a request counts towards (`page`, `api`, `ai` in the config).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Traffic {
     /// Safe methods outside APIs.

@@ -3,12 +3,14 @@
 //! What protects the gate itself is no matter of mode: hygiene, paths, caps on connections and bodies, deadlines, memory,
 //! breakers. Nor is maintenance, which somebody switched on.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Refusal;
+use super::sanitize::Sightings;
+pub use super::trail::Noted;
 
 /// What the guards of a route do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -58,17 +60,27 @@ guards! {
     Text = "text",
     /// What texts hold.
     Sanitize = "sanitize",
+    /// Messages that come twice.
+    Duplicates = "duplicates",
+    /// The same call again and again.
+    Loops = "loops",
     /// Rate limits.
     Limits = "limits",
     /// Requests in flight.
     Concurrency = "concurrency",
 }
 
-/// What was not refused because its guard only observes, in the order it was found. An empty one holds no memory.
-pub type Noted = Vec<Refusal>;
+/// What comes of a body while it streams, for when the request is written down.
+#[derive(Debug, Default)]
+pub struct Late {
+    /// What was not refused because its guard only observes.
+    pub noted: Noted,
+    /// What was found in its texts.
+    pub seen: Sightings,
+}
 
-/// The same, of a guard that looks on while the body streams.
-pub type NotedLate = Arc<OnceLock<Refusal>>;
+/// The same, shared with who hands the body on.
+pub type NotedLate = Arc<Mutex<Late>>;
 
 /// The guards of a route that only observe: a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,9 +116,14 @@ impl Observed {
         answer: Result<T, Refusal>,
         noted: &mut Noted,
     ) -> Result<Option<T>, Refusal> {
+        let observes = self.contains(guard);
+        let goes_on = match noted.trail_mut() {
+            Some(trail) => trail.judged(guard, observes, answer.as_ref().err()),
+            None => observes,
+        };
         match answer {
             Ok(granted) => Ok(Some(granted)),
-            Err(refusal) if self.contains(guard) => {
+            Err(refusal) if goes_on => {
                 noted.push(refusal);
                 Ok(None)
             }
@@ -135,8 +152,8 @@ mod tests {
                 let mut noted = Noted::new();
                 let judged = observed.judge::<()>(*guard, Err(refusal()), &mut noted);
                 match guard == observing {
-                    true => assert_eq!((judged, noted), (Ok(None), vec![refusal()]), "{guard:?}"),
-                    false => assert_eq!((judged, noted), (Err(refusal()), vec![]), "{guard:?}"),
+                    true => assert_eq!((judged, &*noted), (Ok(None), &vec![refusal()]), "{guard:?}"),
+                    false => assert_eq!((judged, &*noted), (Err(refusal()), &vec![]), "{guard:?}"),
                 }
             }
         }

@@ -13,24 +13,31 @@ pub enum Event {
     ValidationError,
     /// Credentials that are not what they should be.
     AuthFailed,
+    /// A message that came before.
+    DuplicateBlocked,
     /// A circuit breaker moved, or somebody switched one, or maintenance.
     CircuitBreaker,
     /// Settings were read again.
     ConfigReload,
     /// What happened in the last hour: no refusal's.
     Summary,
+    /// An operator did something, or tried to.
+    AdminAct,
 }
 
 impl Event {
-    /// Every event, for metrics and docs.
-    pub const ALL: [Event; 7] = [
+    /// Every event, for metrics and docs,
+    /// in the order of their discriminants, which index their counters.
+    pub const ALL: [Event; 9] = [
         Event::RateLimitExceeded,
         Event::SecurityAlert,
         Event::ValidationError,
         Event::AuthFailed,
+        Event::DuplicateBlocked,
         Event::CircuitBreaker,
         Event::ConfigReload,
         Event::Summary,
+        Event::AdminAct,
     ];
 
     /// The event's name in the log.
@@ -40,9 +47,11 @@ impl Event {
             Event::SecurityAlert => "SECURITY_ALERT",
             Event::ValidationError => "VALIDATION_ERROR",
             Event::AuthFailed => "AUTH_FAILED",
+            Event::DuplicateBlocked => "DUPLICATE_BLOCKED",
             Event::CircuitBreaker => "CIRCUIT_BREAKER",
             Event::ConfigReload => "CONFIG_RELOAD",
             Event::Summary => "SUMMARY",
+            Event::AdminAct => "ADMIN_ACT",
         }
     }
 }
@@ -76,13 +85,23 @@ macro_rules! reasons {
 }
 
 impl Reason {
+    /// Whether a client can be blamed for it, and no page could bring it upon its visitor.
+    pub fn may_strike(self) -> bool {
+        let never = [Self::OriginDenied, Self::HostDenied, Self::Overloaded, Self::TooManyConnections];
+        let blamed =
+            [Event::RateLimitExceeded, Event::SecurityAlert, Event::ValidationError, Event::AuthFailed];
+        // The event of a ban tells that there is one; a refusal because of it is not another fault.
+        let new = !matches!(self, Self::Banned | Self::LoginFailed | Self::AdminTokenRefused);
+        new && !never.contains(&self) && self.event().is_some_and(|event| blamed.contains(&event))
+    }
+
     /// Whether the upstream did not do its part: it could not be reached, broke off, or took too long.
     pub const fn is_upstreams(self) -> bool {
         matches!(self, Reason::UpstreamUnreachable | Reason::UpstreamFailed | Reason::UpstreamTimeout)
     }
 }
 
-use Event::{AuthFailed, RateLimitExceeded, SecurityAlert, ValidationError};
+use Event::{AuthFailed, DuplicateBlocked, RateLimitExceeded, SecurityAlert, ValidationError};
 
 reasons! {
     /// The request's framing or head breaks HTTP, or two parsers could read it differently.
@@ -125,15 +144,31 @@ reasons! {
     UploadTooLarge = "upload_too_large", PAYLOAD_TOO_LARGE, Some(ValidationError);
     /// A text holds what a page would run, and may not or can't be made harmless.
     ThreatDetected = "threat_detected", UNPROCESSABLE_ENTITY, Some(SecurityAlert);
+    /// The same message came before, and was served or is being served.
+    Duplicate = "duplicate", CONFLICT, Some(DuplicateBlocked);
+    /// The first request with the same Idempotency-Key is still being served.
+    IdempotencyInFlight = "idempotency_in_flight", CONFLICT, Some(DuplicateBlocked);
+    /// The same Idempotency-Key was used for another request.
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, Some(ValidationError);
+    /// An Idempotency-Key that is empty, too long, or two.
+    InvalidIdempotencyKey = "invalid_idempotency_key", BAD_REQUEST, Some(ValidationError);
+    /// The same call came again and again.
+    LoopDetected = "loop_detected", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// A rate limit was met.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many requests in flight for this subject.
     ConcurrencyLimited = "concurrency_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
+    /// Too many streams are open for this subject.
+    StreamLimited = "stream_limited", TOO_MANY_REQUESTS, Some(RateLimitExceeded);
     /// Too many connections are open, in total or from this address.
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
+    /// The caller is banned. As an event: has just been banned.
+    Banned = "banned", FORBIDDEN, Some(SecurityAlert);
+    /// The app has refused a login again and again; told as an event only.
+    LoginFailed = "login_failed", UNAUTHORIZED, Some(AuthFailed);
     /// A token was presented on the admin port, and it is not the admin token.
     AdminTokenRefused = "admin_token_refused", UNAUTHORIZED, Some(AuthFailed);
-    /// Too many requests in flight in total.
+    /// Too many requests in flight, or streams open, in total.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, Some(RateLimitExceeded);
     /// The store of limits can't be asked.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, None;

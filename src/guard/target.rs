@@ -41,7 +41,7 @@ impl BodyGuard {
     }
 
     /// In its one form, a path writes all that could be markup, or is not seen, with a percent sign.
-    fn check_path(&self, path: &str) -> Option<Outcome> {
+    pub(super) fn check_path(&self, path: &str) -> Option<Outcome> {
         let target = self.path.filter(|_| path.contains('%'))?;
         let text = percent_decoded(path)?;
         let mut parts = Default::default();

@@ -6,7 +6,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Version, response};
 
 use super::{Head, Traffic};
-use crate::proxy::client::{Client, ClientClass};
+use crate::proxy::client::{Client, ClientClass, ClientRules, DigestKey};
 
 pub fn response(status: u16, fields: &[(&'static str, &'static str)]) -> response::Parts {
     let mut response = http::Response::builder().status(status);
@@ -14,6 +14,19 @@ pub fn response(status: u16, fields: &[(&'static str, &'static str)]) -> respons
         response = response.header(*name, *value);
     }
     response.body(()).expect("a valid response").into_parts().0
+}
+
+/// Rules that make digests with a key of the tests' own.
+pub fn rules() -> ClientRules {
+    ClientRules {
+        trusted_proxies: Vec::new(),
+        key_headers: Vec::new(),
+        key_parameters: Vec::new(),
+        session_cookies: Vec::new(),
+        session_headers: Vec::new(),
+        device_header: HeaderName::from_static("x-device-id"),
+        secret: DigestKey::new(b"test"),
+    }
 }
 
 pub struct Request {

@@ -45,9 +45,9 @@ pub struct KindConfig {
 
 /// Fields by the kind of call, as run.
 pub struct TextFields {
-    unknown: FieldSet,
+    /// Of webhooks, and of calls to no API that is known.
+    any: FieldSet,
     chat: FieldSet,
-    webhook: FieldSet,
     model: FieldSet,
     speech: FieldSet,
 }
@@ -56,6 +56,7 @@ pub struct TextFields {
 pub struct FieldSet {
     rules: FieldRules,
     texts: Vec<TextRule>,
+    counted: Box<[Box<str>]>,
 }
 
 struct TextRule {
@@ -65,10 +66,35 @@ struct TextRule {
     target: Option<Target>,
 }
 
-/// Tags from here on mark session fields; below, they index the texts.
+/// Marks session fields.
 const SESSION_TAG: u16 = u16::MAX;
-/// Longer than any honest session id.
-const SESSION_CHARS: usize = 256;
+/// Marks fields that name a message.
+const MESSAGE_TAG: u16 = u16::MAX - 1;
+/// Tags from here on, up to those, index the fields that limits count by; below, they index the texts.
+const COUNTED_TAGS: u16 = 0xf000;
+/// Longer than any honest id, in bytes.
+const ID_BYTES: usize = 256;
+
+/// Fields that are wanted for their value, as written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ValueFields<'c> {
+    /// They name a session.
+    pub session: &'c [String],
+    /// They name a message.
+    pub message: &'c [String],
+    /// Limits count by them.
+    pub counted: &'c [String],
+}
+
+impl ValueFields<'_> {
+    /// Each with its tag and the key that lists it.
+    fn rules(&self) -> impl Iterator<Item = (&String, u16, &'static str)> {
+        let session = self.session.iter().map(|field| (field, SESSION_TAG, "client.session_fields"));
+        let message = self.message.iter().map(|field| (field, MESSAGE_TAG, "duplicates.fields"));
+        let counted = self.counted.iter().zip(COUNTED_TAGS..).map(|(field, tag)| (field, tag, "limits"));
+        session.chain(message).chain(counted)
+    }
+}
 
 impl TextFields {
     /// Compiles the field rules.
@@ -78,7 +104,7 @@ impl TextFields {
     pub fn build(
         config: &Config,
         sanitize: Option<&sanitize::Config>,
-        session_fields: &[String],
+        values: ValueFields<'_>,
     ) -> Result<Self, Fault> {
         let Config { chat, model, speech } = config;
         let caps =
@@ -104,14 +130,14 @@ impl TextFields {
             .collect();
         let set = |lists: &[(List<'_>, Option<Target>)]| {
             let lists = lists.iter().map(|(list, target)| List { target: *target, ..*list });
-            FieldSet::build(&own.iter().copied().chain(lists).collect::<Vec<_>>(), session_fields)
+            FieldSet::build(&own.iter().copied().chain(lists).collect::<Vec<_>>(), values)
         };
         let to_chat = sanitize.map(|config| config.chat);
         let to_model = sanitize.map(|config| config.model);
         Ok(Self {
-            unknown: set(&[(typed, to_chat), (sent, to_model)])?,
+            // A page may show what no model is known to read: `/prompt` of a home-made app is typed by a person, too.
+            any: set(&[(typed, to_chat), (sent, to_chat)])?,
             chat: set(&[(typed, to_chat), (on_chats, to_chat), (sent, to_chat)])?,
-            webhook: set(&[(typed, to_chat), (sent, to_chat)])?,
             model: set(&[(typed, to_model), (sent, to_model)])?,
             speech: set(&[(spoken, sanitize.map(|config| config.speech))])?,
         })
@@ -120,8 +146,7 @@ impl TextFields {
     /// The fields of a call to `api`, or to no API that is known.
     pub fn of(&self, api: Option<Api>) -> &FieldSet {
         match (api, api.map(Api::text_kind)) {
-            (_, None) => &self.unknown,
-            (Some(Api::Webhook), _) => &self.webhook,
+            (_, None) | (Some(Api::Webhook), _) => &self.any,
             (_, Some(TextKind::Chat)) => &self.chat,
             (_, Some(TextKind::Model)) => &self.model,
             (_, Some(TextKind::Speech)) => &self.speech,
@@ -140,7 +165,7 @@ struct List<'c> {
 }
 
 impl FieldSet {
-    fn build(lists: &[List<'_>], session_fields: &[String]) -> Result<Self, Fault> {
+    fn build(lists: &[List<'_>], values: ValueFields<'_>) -> Result<Self, Fault> {
         let mut texts = Vec::new();
         let mut rules = Vec::new();
         for list in lists {
@@ -157,13 +182,12 @@ impl FieldSet {
                 });
             }
         }
-        for pattern in session_fields {
-            let fault = |why: String| Fault::new("client.session_fields", why);
-            compiles(Rule::value(pattern, SESSION_TAG)).map_err(|e| fault(e.to_string()))?;
-            rules.push(Rule::value(pattern, SESSION_TAG));
+        for (pattern, tag, key) in values.rules() {
+            compiles(Rule::value(pattern, tag)).map_err(|e| Fault::new(key, e.to_string()))?;
+            rules.push(Rule::value(pattern, tag));
         }
         let rules = FieldRules::compile(rules).map_err(|e| Fault::new("text", e.to_string()))?;
-        Ok(Self { rules, texts })
+        Ok(Self { rules, texts, counted: values.counted.iter().map(|field| field.as_str().into()).collect() })
     }
 
     /// What a walk has to look for; what it finds belongs into a [`Reading`] of the same set.
@@ -171,9 +195,16 @@ impl FieldSet {
         &self.rules
     }
 
+    /// A text rule: its path, the key that lists it, the characters that its texts may have (`None`: any number), and
+    /// where they end up. Session fields have none.
+    pub fn rule(&self, tag: u16) -> Option<(&str, &'static str, Option<u64>, Option<Target>)> {
+        let TextRule { pattern, max, setting, target } = self.texts.get(usize::from(tag))?;
+        Some((pattern, setting, (*max < u64::MAX).then_some(*max), *target))
+    }
+
     /// A body or query of which nothing was read yet.
     pub fn reading(&self) -> Reading<'_> {
-        Reading { set: self, session: None, too_long: None }
+        Reading { set: self, named: Values::default(), too_long: None }
     }
 }
 
@@ -181,10 +212,32 @@ fn compiles(rule: Rule<'_>) -> Result<(), PatternError> {
     FieldRules::compile([rule]).map(|_| ())
 }
 
+/// The values that a body or query names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Values {
+    /// Its session id.
+    pub session: Option<String>,
+    /// Its message's id.
+    pub message: Option<String>,
+    /// What limits count by: the field as written in the settings, and what stands there.
+    pub counted: Vec<(Box<str>, String)>,
+}
+
+impl Values {
+    /// Takes over what is not named yet.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            session: self.session.or(other.session),
+            message: self.message.or(other.message),
+            counted: if self.counted.is_empty() { other.counted } else { self.counted },
+        }
+    }
+}
+
 /// What the fields of one body or query say.
 pub struct Reading<'s> {
     set: &'s FieldSet,
-    session: Option<String>,
+    named: Values,
     too_long: Option<&'s TextRule>,
 }
 
@@ -197,10 +250,8 @@ impl Reading<'_> {
         chars: impl FnOnce() -> usize,
         text: impl FnOnce() -> String,
     ) {
-        if tag == SESSION_TAG {
-            if self.session.is_none() && bytes <= SESSION_CHARS {
-                self.session = Some(text());
-            }
+        if tag >= COUNTED_TAGS {
+            self.note_value(tag, bytes, text);
         } else if let Some(rule) = self.set.texts.get(usize::from(tag))
             && bytes as u64 > rule.max
             && chars() as u64 > rule.max
@@ -209,14 +260,33 @@ impl Reading<'_> {
         }
     }
 
+    /// The first value of a field counts; one that is too long for an id is none.
+    fn note_value(&mut self, tag: u16, bytes: usize, text: impl FnOnce() -> String) {
+        let Values { session, message, counted } = &mut self.named;
+        if matches!(tag, SESSION_TAG | MESSAGE_TAG) && bytes > ID_BYTES {
+            return;
+        }
+        match tag {
+            SESSION_TAG if session.is_none() => *session = Some(text()),
+            MESSAGE_TAG if message.is_none() => *message = Some(text()),
+            SESSION_TAG | MESSAGE_TAG => {}
+            _ => {
+                let field = self.set.counted.get(usize::from(tag - COUNTED_TAGS));
+                if let Some(field) = field.filter(|field| counted.iter().all(|(known, _)| known != *field)) {
+                    counted.push((field.clone(), text()));
+                }
+            }
+        }
+    }
+
     /// Where the text of a field ends up, if it is to be looked at.
     pub fn target(&self, tag: u16) -> Option<Target> {
         self.set.texts.get(usize::from(tag))?.target
     }
 
-    /// The session id that was named.
-    pub fn into_session(self) -> Option<String> {
-        self.session
+    /// The values that were named.
+    pub fn into_named(self) -> Values {
+        self.named
     }
 
     /// Refuses if a text was too long.

@@ -1,7 +1,10 @@
 //! Uploads (V7): the form of multipart bodies, the names, types and sizes of the files in them, and of files that are a
-//! body by themselves. Reads along while a body streams, and holds no more of it than the first bytes of one file.
+//! body by themselves; and the texts of the fields beside them. Reads along while a body streams, and holds no more of it
+//! than these texts and the first bytes of one file.
 
 mod config;
+mod encoded_word;
+mod fields;
 mod kind;
 mod multipart;
 mod name;
@@ -15,8 +18,14 @@ use std::sync::Arc;
 use http::Method;
 use http::header::CONTENT_TYPE;
 
+use super::body::BodyGuard;
+use super::mode::{Guard, Observed};
+use super::sanitize::Splice;
 use super::{Fault, Head, Reason, Refusal, Verdict};
+use crate::proxy::api::Api;
 pub use config::Config;
+use fields::Fields;
+pub use fields::Report;
 use kind::{Claim, Kind, SNIFFED};
 use multipart::{Event, Parser, Part};
 use name::Odd;
@@ -36,7 +45,20 @@ pub struct Uploads {
 #[derive(Debug)]
 pub struct Upload {
     rules: Arc<Uploads>,
+    observed: Observed,
     body: Body,
+    fields: Option<Fields>,
+    report: Report,
+}
+
+/// Whose texts are looked into, and by what.
+pub struct FormTexts {
+    /// Knows the rules.
+    pub guard: Arc<BodyGuard>,
+    /// The API that is called, if one is.
+    pub api: Option<Api>,
+    /// Bytes that all texts of one form together may have.
+    pub cap: u64,
 }
 
 #[derive(Debug)]
@@ -46,6 +68,8 @@ enum Body {
         parts: u32,
         file: File,
     },
+    /// It can't be made sense of, and is not to be refused for it.
+    Unread,
     /// `is_file` as soon as that is known.
     Raw {
         file: File,
@@ -81,11 +105,21 @@ impl Uploads {
         Ok(Self { part: config.part.0, parts: config.parts, types })
     }
 
+    fn count(&self, parts: u32) -> Verdict {
+        if parts > self.parts {
+            let detail = format!("The upload has more than {} parts.", self.parts);
+            return Err(Refusal::new(Reason::UploadTooLarge, detail, "uploads.parts"));
+        }
+        Ok(())
+    }
+
     /// Begins with a body of which only the head is known.
     ///
     /// # Errors
     /// A multipart body without one sound boundary.
-    pub fn begin(self: &Arc<Self>, head: &Head<'_>) -> Result<Upload, Refusal> {
+    pub fn begin(self: &Arc<Self>, head: &Head<'_>, texts: FormTexts) -> Result<Upload, Refusal> {
+        let observed = texts.guard.observed();
+        let mut fields = None;
         let mut types = head.headers.get_all(CONTENT_TYPE).iter().map(http::HeaderValue::as_bytes);
         let (content_type, another) = (types.next().unwrap_or_default(), types.next());
         let multipart = is_multipart(content_type) || another.is_some_and(is_multipart);
@@ -93,7 +127,9 @@ impl Uploads {
             // Which of two types counts, each reader decides for itself.
             let parser =
                 if another.is_some() { Err(multipart::Fault::Boundary) } else { Parser::new(content_type) };
-            Body::Parts { parser: parser?, parts: 0, file: File::default() }
+            let parser = parser?;
+            fields = Some(Fields::new(texts.guard, texts.api, texts.cap, parser.mark()));
+            Body::Parts { parser, parts: 0, file: File::default() }
         } else {
             // The path of a PUT is the name of what it stores.
             let stored = (head.method == Method::PUT).then(|| name::extension(head.path)).flatten();
@@ -103,46 +139,61 @@ impl Uploads {
             let is_file = claim.is_file().then_some(true);
             Body::Raw { file: File { extension, declared, unjudged: true, ..File::default() }, is_file }
         };
-        Ok(Upload { rules: self.clone(), body })
+        Ok(Upload { rules: self.clone(), observed, body, fields, report: Report::default() })
     }
 }
 
 impl Upload {
-    /// Bytes that are to be looked at before the upstream hears of the request. None of a body that may be no file: its
-    /// sender may be waiting for an answer to its first words.
-    pub fn prefix(&self) -> usize {
+    /// Bytes that are to be looked at before the upstream hears of the request: all of a form that is no larger than other
+    /// forms may be, if it says so. None of a body that may be no file: its sender may be waiting for an answer to its
+    /// first words.
+    pub fn prefix(&self, declared: Option<u64>) -> usize {
+        let form =
+            |cap| declared.filter(|length| *length <= cap).and_then(|length| usize::try_from(length).ok());
         match self.body {
-            Body::Parts { .. } | Body::Raw { is_file: Some(true), .. } => PREFIX,
-            Body::Raw { .. } => 0,
+            Body::Parts { .. } => {
+                self.fields.as_ref().and_then(|fields| form(fields.cap())).unwrap_or(PREFIX)
+            }
+            Body::Raw { is_file: Some(true), .. } => PREFIX,
+            Body::Raw { .. } | Body::Unread => 0,
         }
     }
 
     /// Looks at the next bytes.
     pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
-        let rules = &self.rules;
+        let (rules, fields) = (&self.rules, &mut self.fields);
+        let mut judge = |verdict| judge(self.observed, verdict, &mut self.report);
         match &mut self.body {
-            Body::Parts { parser, parts, file } => parser.feed(bytes, |event| match event {
-                Event::Part(part) => {
-                    *parts += 1;
-                    if *parts > rules.parts {
-                        let detail = format!("The upload has more than {} parts.", rules.parts);
-                        return Err(Refusal::new(Reason::UploadTooLarge, detail, "uploads.parts"));
-                    }
-                    file.begin(*parts, &part)
-                }
-                Event::Content(bytes) => {
-                    file.take(bytes);
-                    file.check(rules)
-                }
-                Event::End => file.end(rules),
-            }),
-            Body::Raw { is_file: Some(false), .. } => Ok(()),
+            Body::Parts { parser, parts, file } => {
+                let fed = parser.feed(bytes, |event| {
+                    let looked = match &event {
+                        Event::Part(part, _) => {
+                            *parts = parts.saturating_add(1);
+                            rules.count(*parts).and_then(|()| file.begin(*parts, part))
+                        }
+                        Event::Content(bytes) => {
+                            file.take(bytes);
+                            file.check(rules)
+                        }
+                        Event::End => file.end(rules),
+                    };
+                    judge(looked)?;
+                    let Some(fields) = fields else { return Ok(()) };
+                    Ok(match event {
+                        Event::Part(part, at) => fields.begin(&part, at),
+                        Event::Content(bytes) => fields.take(bytes),
+                        Event::End => fields.end(),
+                    }?)
+                });
+                self.stopped(fed)
+            }
+            Body::Raw { is_file: Some(false), .. } | Body::Unread => Ok(()),
             Body::Raw { file, is_file } => {
                 file.take(bytes);
                 if is_file.is_none() && file.start.len() >= SNIFFED {
                     *is_file = Some(kind::is_file(&file.start));
                 }
-                if *is_file == Some(true) { file.check(rules) } else { Ok(()) }
+                if *is_file == Some(true) { judge(file.check(rules)) } else { Ok(()) }
             }
         }
     }
@@ -150,12 +201,90 @@ impl Upload {
     /// The body is whole.
     pub fn end(&mut self) -> Verdict {
         match &mut self.body {
-            Body::Parts { parser, .. } => Ok(parser.end()?),
+            Body::Parts { parser, .. } => {
+                let ended = parser.end().map_err(Stop::from);
+                self.stopped(ended)?;
+            }
             Body::Raw { file, is_file } => {
                 let is_file = is_file.unwrap_or_else(|| kind::is_file(&file.start));
-                if is_file { file.end(&self.rules) } else { Ok(()) }
+                let looked = if is_file { file.end(&self.rules) } else { Ok(()) };
+                judge(self.observed, looked, &mut self.report)?;
+            }
+            Body::Unread => {}
+        }
+        self.fields.as_mut().map_or(Ok(()), Fields::finish)
+    }
+
+    /// What came goes to the app. `promised`: so does the length of the body.
+    pub fn stream(&mut self, promised: bool) -> Verdict {
+        self.fields.as_mut().map_or(Ok(()), |fields| fields.stream(promised))
+    }
+
+    /// Byte of the body from which on nothing may be handed on yet.
+    pub fn held_from(&self) -> Option<u64> {
+        self.fields.as_ref().and_then(Fields::held_from)
+    }
+
+    /// Changes of the body that are to be made in what was not handed on yet, in order.
+    pub fn take_edits(&mut self) -> Vec<Splice> {
+        self.fields.as_mut().map(Fields::take_edits).unwrap_or_default()
+    }
+
+    /// What was found since it was last asked for.
+    pub fn take_report(&mut self) -> Report {
+        let mut report = std::mem::take(&mut self.report);
+        if let Some(fields) = &mut self.fields {
+            let found = fields.take_report();
+            report.noted.extend(found.noted);
+            report.seen.extend(found.seen);
+            report.named = found.named;
+        }
+        report
+    }
+
+    /// A body that no two readers would take apart alike is refused, or else not looked at any more.
+    fn stopped(&mut self, fed: Result<(), Stop>) -> Verdict {
+        match fed {
+            Ok(()) => Ok(()),
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Fault(fault)) => {
+                judge(self.observed, Err(fault.into()), &mut self.report)?;
+                self.body = Body::Unread;
+                self.fields.iter_mut().for_each(Fields::abandon);
+                Ok(())
             }
         }
+    }
+}
+
+/// Why the reading of parts ends early.
+enum Stop {
+    Fault(multipart::Fault),
+    Refused(Refusal),
+}
+
+impl From<multipart::Fault> for Stop {
+    fn from(fault: multipart::Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Notes what is only observed; each reason once, for a body may give the same one with every byte.
+fn judge(observed: Observed, verdict: Verdict, report: &mut Report) -> Verdict {
+    match verdict {
+        Err(refusal) if observed.contains(Guard::Uploads) => {
+            if report.noted.iter().all(|known| known.reason != refusal.reason) {
+                report.noted.push(refusal);
+            }
+            Ok(())
+        }
+        verdict => verdict,
     }
 }
 
@@ -226,7 +355,7 @@ fn file_name<'a>(part: &Part<'a>) -> Result<Option<Cow<'a, str>>, Odd> {
         (Some(plain), Some(extended)) if plain != extended => {
             return Err(Odd("is another in filename than in filename*"));
         }
-        (Some(plain), _) => Cow::Borrowed(plain),
+        (Some(plain), _) => plain,
         (None, Some(extended)) => Cow::Owned(extended),
         (None, None) => return Ok(None),
     };

@@ -57,7 +57,7 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     line.text("host", shortened(&redact(record.host), FIELD_BYTES));
     line.text("path", shortened(&redact(record.path), TARGET_BYTES));
     if let Some(query) = record.query {
-        line.text("query", shortened(&redact_query(query), TARGET_BYTES));
+        line.text("query", shortened(&redact_query(query, record.keys), TARGET_BYTES));
     }
     line.word("version", version(record.version));
     if let Some(status) = record.status {
@@ -92,7 +92,7 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
         line.text("user_agent", shortened(&redact(&lossy(agent)), FIELD_BYTES));
     }
     if let Some(referer) = record.referer {
-        line.text("referer", shortened(&redact_url(&lossy(referer)), FIELD_BYTES));
+        line.text("referer", shortened(&redact_url(&lossy(referer), record.keys), FIELD_BYTES));
     }
     line.end();
 }

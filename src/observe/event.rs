@@ -98,7 +98,8 @@ impl<'a> SecurityEvent<'a> {
 
     /// The event of a refused request; `None` if its reason raises none.
     pub(super) fn of(record: &Record<'a>) -> Option<Self> {
-        let refusal = record.refusal?;
+        // A ban was told when it was placed: to tell of each try would let the banned write the log full.
+        let refusal = record.refusal.filter(|refusal| refusal.reason != Reason::Banned)?;
         refusal.reason.event()?;
         Some(Self::about(record, refusal.reason, &refusal.detail))
     }

@@ -44,12 +44,14 @@ ailments! {
     UpstreamUnreachable = "upstream_unreachable";
     /// Log lines were lost within the last minute.
     LogDropping = "log_dropping";
-    /// The store failed within the last minute.
+    /// The store fails, or did within the last minute.
     StoreFailing = "store_failing";
     /// The store that several gates share is away.
     StoreAway = "store_away";
     /// More than 80 % of the requests that may be in flight are.
     InFlightNearLimit = "in_flight_near_limit";
+    /// More than 80 % of the streams that may be open are.
+    StreamsNearLimit = "streams_near_limit";
     /// More than 80 % of the connections that may be open are.
     ConnectionsNearLimit = "connections_near_limit";
     /// More than 80 % of the memory for bodies is taken.

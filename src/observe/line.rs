@@ -134,7 +134,13 @@ pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
                 if at > 0 {
                     out.push(b'.');
                 }
-                push_number(out, octet.into());
+                if octet > 99 {
+                    out.push(b'0' + octet / 100);
+                }
+                if octet > 9 {
+                    out.push(b'0' + octet / 10 % 10);
+                }
+                out.push(b'0' + octet % 10);
             }
         }
         // Writing to a vector can't fail.

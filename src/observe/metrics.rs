@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::guard::Event;
 use crate::state::clock::Timestamp;
+use crate::state::embedded::EmbeddedStats;
 
 use super::connections::{Connections, OpenConnection};
 use super::series::{BreakerSeries, RouteSeries, UpstreamSeries};
@@ -65,13 +66,8 @@ pub struct Metrics {
     refused_total: IntCounter,
     refused_per_address: IntCounter,
     heads_abandoned: IntCounter,
-    limit_events: IntCounter,
-    alert_events: IntCounter,
-    validation_events: IntCounter,
-    auth_events: IntCounter,
-    breaker_events: IntCounter,
-    summary_events: IntCounter,
-    reload_events: IntCounter,
+    /// In the order of [`Event::ALL`].
+    events: [IntCounter; Event::ALL.len()],
     pub(super) access_dropped: IntCounter,
     pub(super) events_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -96,6 +92,7 @@ struct Scraped {
     shared_store_gates: IntGauge,
     shared_store_failures: IntCounter,
     shared_store_alone: IntCounter,
+    store: StoreSeries,
     cpu_seconds: prometheus::Counter,
     resident_bytes: IntGauge,
     open_fds: IntGauge,
@@ -209,13 +206,7 @@ impl Metrics {
                 "heads_abandoned_total",
                 "Connections that began a request head and never finished it, or not in time.",
             )?,
-            limit_events: events.with_label_values(&[Event::RateLimitExceeded.name()]),
-            alert_events: events.with_label_values(&[Event::SecurityAlert.name()]),
-            validation_events: events.with_label_values(&[Event::ValidationError.name()]),
-            breaker_events: events.with_label_values(&[Event::CircuitBreaker.name()]),
-            auth_events: events.with_label_values(&[Event::AuthFailed.name()]),
-            summary_events: events.with_label_values(&[Event::Summary.name()]),
-            reload_events: events.with_label_values(&[Event::ConfigReload.name()]),
+            events: Event::ALL.map(|event| events.with_label_values(&[event.name()])),
             access_dropped: dropped.with_label_values(&["access"]),
             events_dropped: dropped.with_label_values(&["events"]),
             reloads_applied: reloads.with_label_values(&["applied"]),
@@ -251,6 +242,7 @@ impl Metrics {
                     .counter("shared_store_failures_total", "Calls to the shared store that failed.")?,
                 shared_store_alone: families
                     .counter("shared_store_alone_total", "Decisions made without the shared store.")?,
+                store: StoreSeries::new(&families)?,
                 cpu_seconds: families
                     .process_counter("process_cpu_seconds_total", "Processor time, user and system.")?,
                 resident_bytes: families.process("process_resident_memory_bytes", "Resident memory.")?,
@@ -327,15 +319,7 @@ impl Metrics {
     }
 
     pub(super) const fn events(&self, event: Event) -> &IntCounter {
-        match event {
-            Event::RateLimitExceeded => &self.limit_events,
-            Event::SecurityAlert => &self.alert_events,
-            Event::ValidationError => &self.validation_events,
-            Event::AuthFailed => &self.auth_events,
-            Event::CircuitBreaker => &self.breaker_events,
-            Event::Summary => &self.summary_events,
-            Event::ConfigReload => &self.reload_events,
-        }
+        &self.events[event as usize]
     }
 
     /// Security events since the start, by name.
@@ -360,7 +344,7 @@ impl Metrics {
             routes: sums(&self.requests, "route").into_iter().collect(),
             errors: errors.map_or(0, |(_, count)| count),
             refusals: sums(&self.refusals, "reason").into_iter().collect(),
-            auth_failures: self.auth_events.get(),
+            auth_failures: self.events(Event::AuthFailed).get(),
             log_dropped: self.access_dropped.get() + self.events_dropped.get(),
             store_failures: 0,
             durations,
@@ -411,6 +395,7 @@ impl Metrics {
                 raise(&scraped.shared_store_failures, store.failures);
                 raise(&scraped.shared_store_alone, store.alone);
             }
+            scraped.store.show(&snapshot.state.kept);
             let cpu = snapshot.process.cpu.as_secs_f64() - scraped.cpu_seconds.get();
             scraped.cpu_seconds.inc_by(cpu.max(0.0));
             scraped.resident_bytes.set(gauge(snapshot.process.resident_bytes));
@@ -419,6 +404,45 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| Error::Msg(error.to_string()))
+    }
+}
+
+/// What it takes to keep what is counted.
+struct StoreSeries {
+    journal_bytes: IntCounter,
+    failures: IntCounter,
+    checkpoints: IntCounter,
+    checkpoint_seconds: prometheus::Counter,
+    checkpoint_age: Gauge,
+}
+
+impl StoreSeries {
+    fn new(families: &Families) -> Result<Self, Error> {
+        Ok(Self {
+            journal_bytes: families
+                .counter("store_journal_bytes_total", "Bytes that the store's journal took.")?,
+            failures: families
+                .counter("store_failures_total", "Times that the store could not be written.")?,
+            checkpoints: families.counter(
+                "store_checkpoints_total",
+                "Times that the journal was brought into the database.",
+            )?,
+            checkpoint_seconds: families.add(prometheus::Counter::new(
+                "tidegate_store_checkpoint_seconds_total",
+                "What that took, off the way of requests.",
+            ))?,
+            checkpoint_age: families
+                .add(Gauge::new("tidegate_store_checkpoint_age_seconds", "How long ago that was last."))?,
+        })
+    }
+
+    fn show(&self, kept: &EmbeddedStats) {
+        raise(&self.journal_bytes, kept.journal_bytes);
+        raise(&self.failures, kept.failures);
+        raise(&self.checkpoints, kept.checkpoints);
+        let more = kept.checkpoint_time.as_secs_f64() - self.checkpoint_seconds.get();
+        self.checkpoint_seconds.inc_by(more.max(0.0));
+        self.checkpoint_age.set(kept.checkpoint_age.as_secs_f64());
     }
 }
 

@@ -1,7 +1,9 @@
 //! Seeing: metrics, access log, security events, and the snapshot that the admin endpoints show.
 
 mod access;
+pub mod audit;
 mod breaker_event;
+mod callers;
 mod connections;
 mod event;
 mod health;
@@ -24,6 +26,7 @@ mod writer;
 
 pub use access::AccessFormat;
 pub use breaker_event::BreakerEvent;
+pub use callers::TopCaller;
 pub use connections::OpenConnection;
 pub use event::{ReloadEvent, SecurityEvent};
 pub use health::{Ailment, AilmentKind};
@@ -34,6 +37,7 @@ pub use sessions::SessionStats;
 pub use snapshot::{
     BreakerView, ConnectionCounts, DefaultLimits, Readiness, SharedStoreView, Snapshot, StateCounts,
 };
+pub use stamp::rfc3339;
 pub use streams::{OpenStream, StreamMetrics};
 pub use target::LogTarget;
 pub use totals::Totals;
@@ -53,7 +57,9 @@ use crate::guard::{Event, Reason, Refusal, Traffic};
 use crate::proxy::client::SubjectId;
 use crate::state::clock::Timestamp;
 
+use callers::Callers;
 use metrics::Metrics;
+use redact::KeyNames;
 use sessions::Sessions;
 use writer::{Log, Writer};
 
@@ -67,6 +73,8 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// Query without `?`, as received; secret values are masked before they are written.
     pub query: Option<&'a str>,
+    /// Parameters of it that carry keys, besides those whose names say so.
+    pub keys: KeyNames<'a>,
     /// Host asked for, as received; empty if none was given.
     pub host: &'a str,
     /// Protocol version.
@@ -191,6 +199,7 @@ pub struct Observer {
     started: Timestamp,
     unrouted: RouteSeries,
     sessions: Sessions,
+    callers: Callers,
     access: Option<(AccessFormat, Log)>,
     events: Option<Log>,
     writer: Mutex<Writer>,
@@ -236,6 +245,7 @@ impl Observer {
         Ok(Self {
             unrouted: metrics.route("none"),
             sessions: Sessions::new(),
+            callers: Callers::new(),
             started: now,
             access: if has_access { logs.next().map(|log| (format, log)) } else { None },
             events: if has_events { logs.next() } else { None },
@@ -259,6 +269,7 @@ impl Observer {
         if let Some(by) = record.fallback {
             route.fallback(by);
         }
+        self.callers.seen(record);
         if let Some(session) = record.session {
             let route = record.route.map(RouteSeries::shared_name);
             self.sessions.seen(session, record.at, route, record.traffic != Traffic::Page);
@@ -328,6 +339,14 @@ impl Observer {
         }
     }
 
+    /// Counts and writes what became of an operator's act.
+    pub fn admin_act(&self, at: Timestamp, act: &audit::Act, began: audit::Began, outcome: &audit::Outcome) {
+        self.metrics.events(Event::AdminAct).inc();
+        if let Some(log) = &self.events {
+            with_line(log, |line| outcome.write(at, act, began, line));
+        }
+    }
+
     /// Counts and writes an event of the watch.
     pub fn notice(&self, notice: &Notice) {
         self.metrics.events(notice.event()).inc();
@@ -341,11 +360,13 @@ impl Observer {
         &self.metrics
     }
 
-    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits` and
-    /// `state` are left for their owners to fill.
+    /// What the observer itself knows; `environment`, `debug`, `readiness`, `degraded`, `in_flight`, `limits` and the
+    /// store's share of `state` are left for their owners to fill.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
         let metrics = &self.metrics;
+        let (users, blocked) = self.callers.counts(now);
         Snapshot {
+            state: StateCounts { users, blocked, ..StateCounts::default() },
             version: env!("CARGO_PKG_VERSION"),
             uptime: now.since(self.started),
             connections: ConnectionCounts {
@@ -363,6 +384,16 @@ impl Observer {
             sessions: self.sessions.stats(now),
             ..Snapshot::default()
         }
+    }
+
+    /// The user whose digest logs show so, if it has asked lately.
+    pub fn user_shown(&self, digest: &str) -> Option<SubjectId> {
+        self.callers.user_shown(digest)
+    }
+
+    /// The callers that ask most, most first.
+    pub fn top_callers(&self, most: usize) -> Vec<TopCaller> {
+        self.callers.top(most)
     }
 
     /// Opens the files of the logs anew, so that they can be renamed and put away: what was queued before is written to

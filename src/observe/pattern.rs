@@ -163,7 +163,7 @@ impl Variable {
             }
             Self::Uri => text(out, Some(shortened(&redact(record.path), TARGET_BYTES))),
             Self::Args => {
-                let query = record.query.map(redact_query);
+                let query = record.query.map(|query| redact_query(query, record.keys));
                 text(out, query.as_deref().map(|query| shortened(query, TARGET_BYTES)));
             }
             Self::Host => field(out, Some(record.host)),
@@ -180,7 +180,7 @@ impl Variable {
             Self::RequestId => text(out, Some(shortened(&redact_keys(record.request_id), FIELD_BYTES))),
             Self::HttpReferer => {
                 let referer = record.referer.map(lossy);
-                let referer = referer.as_deref().map(redact_url);
+                let referer = referer.as_deref().map(|referer| redact_url(referer, record.keys));
                 text(out, referer.as_deref().map(|referer| shortened(referer, FIELD_BYTES)));
             }
             Self::HttpUserAgent => field(out, record.user_agent.map(lossy).as_deref()),

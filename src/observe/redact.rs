@@ -9,6 +9,7 @@ use std::ops::Range;
 use memchr::{memmem, memrchr};
 
 use keys::{SHORTEST_KEY, is_key_byte, known_key, random_run};
+pub use named::KeyNames;
 use named::{is_secret_parameter, named_value, scheme_value};
 
 /// What stands in a log where a secret stood in the request.
@@ -26,15 +27,17 @@ pub fn redact_keys(text: &str) -> Cow<'_, str> {
     rewrite(text, spans(text.as_bytes(), false), MARK)
 }
 
-/// Redacts a query string (without `?`): values of parameters whose name says secret, and whatever [`redact`] finds.
-pub fn redact_query(query: &str) -> Cow<'_, str> {
+/// Redacts a query string (without `?`): values of parameters whose name says secret, or is one of `keys`, and whatever
+/// [`redact`] finds.
+pub fn redact_query<'t>(query: &'t str, keys: KeyNames<'_>) -> Cow<'t, str> {
     let bytes = query.as_bytes();
     let mut found = spans(bytes, true);
     let mut at = 0;
     for pair in bytes.split(|&b| b == b'&' || b == b';') {
         if let Some(equals) = memchr::memchr(b'=', pair)
             && equals + 1 < pair.len()
-            && is_secret_parameter(pair.get(..equals).unwrap_or_default())
+            && let name = pair.get(..equals).unwrap_or_default()
+            && (is_secret_parameter(name) || keys.hold(name))
         {
             found.push(at + equals + 1..at + pair.len());
         }
@@ -44,10 +47,10 @@ pub fn redact_query(query: &str) -> Cow<'_, str> {
 }
 
 /// Redacts a URL as it stands in a Referer: its `user:password@`, the query by parameter, and the rest as text.
-pub fn redact_url(url: &str) -> Cow<'_, str> {
+pub fn redact_url<'t>(url: &'t str, keys: KeyNames<'_>) -> Cow<'t, str> {
     match without_credentials(url, MARK) {
-        Cow::Borrowed(url) => redact_parts(url),
-        Cow::Owned(url) => Cow::Owned(redact_parts(&url).into_owned()),
+        Cow::Borrowed(url) => redact_parts(url, keys),
+        Cow::Owned(url) => Cow::Owned(redact_parts(&url, keys).into_owned()),
     }
 }
 
@@ -68,9 +71,9 @@ pub fn without_credentials<'t>(text: &'t str, mark: &str) -> Cow<'t, str> {
     rewrite(text, found, mark)
 }
 
-fn redact_parts(url: &str) -> Cow<'_, str> {
+fn redact_parts<'t>(url: &'t str, keys: KeyNames<'_>) -> Cow<'t, str> {
     let Some((base, query)) = url.split_once('?') else { return redact(url) };
-    match (redact(base), redact_query(query)) {
+    match (redact(base), redact_query(query, keys)) {
         (Cow::Borrowed(_), Cow::Borrowed(_)) => Cow::Borrowed(url),
         (base, query) => Cow::Owned(format!("{base}?{query}")),
     }
@@ -126,13 +129,13 @@ fn spans(text: &[u8], random: bool) -> Vec<Range<usize>> {
     }
     let mut keys = Keys { random, done: 0, judged: 0 };
     let (mut schemes, mut names, mut run) = (0, 0, 0);
-    for (at, &byte) in text.iter().enumerate() {
-        let class = CLASSES[usize::from(byte)];
-        if class == KEY {
-            continue;
-        }
+    let classes = text.iter().map(|byte| CLASSES[usize::from(*byte)]);
+    for (at, class) in classes.enumerate().filter(|(_, class)| *class != KEY) {
         if class & KEY == 0 {
-            found.extend(keys.within(text, run..at));
+            // Most words are too short to be looked at.
+            if at - run >= SHORTEST_KEY {
+                found.extend(keys.within(text, run..at));
+            }
             run = at + 1;
         }
         if class & SCHEME != 0
@@ -165,7 +168,6 @@ struct Keys {
 
 impl Keys {
     /// The key in a whole run of key bytes.
-    #[inline]
     fn within(&mut self, text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
         if run.len() < SHORTEST_KEY || run.start < self.done {
             return None;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::health::Ailment;
 use super::process::Process;
 use super::sessions::SessionStats;
+use crate::state::embedded::EmbeddedStats;
 use crate::upstream::ServerState;
 
 /// The gate at one moment. The observer fills what it counts; the owner of the rest adds it.
@@ -129,9 +130,9 @@ pub struct DefaultLimits {
 pub struct StateCounts {
     /// Subjects of any kind that limits are counted for.
     pub subjects: u64,
-    /// Users among them.
+    /// Callers of the last day: keys presented, and addresses that presented none.
     pub users: u64,
-    /// Subjects that are at a limit or banned.
+    /// Callers that a limit holds off now.
     pub blocked: u64,
     /// Admissions granted and not settled yet.
     pub open_admissions: u64,
@@ -141,4 +142,6 @@ pub struct StateCounts {
     pub settle_retries: u64,
     /// Settlements waiting for the store.
     pub settle_queued: u64,
+    /// What it took to keep it on the disk; nothing if it is not.
+    pub kept: EmbeddedStats,
 }

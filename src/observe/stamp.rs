@@ -29,6 +29,13 @@ pub fn push_rfc3339(out: &mut Vec<u8>, at: Timestamp) {
     out.push(b'Z');
 }
 
+/// The same, by itself.
+pub fn rfc3339(at: Timestamp) -> String {
+    let mut text = Vec::with_capacity(24);
+    push_rfc3339(&mut text, at);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// Appends the Common Log Format's stamp: `01/Jul/2026:12:30:05 +0000`.
 pub fn push_clf(out: &mut Vec<u8>, at: Timestamp) {
     let Second { rfc3339, month, .. } = second(at);

@@ -71,12 +71,13 @@ impl Desk {
     }
 }
 
-fn record<'a>() -> Record<'a> {
+pub(super) fn record<'a>() -> Record<'a> {
     Record {
         at: NOON,
         method: &Method::POST,
         path: "/v1/chat/completions",
         query: None,
+        keys: KeyNames::default(),
         host: "chat.example",
         version: Version::HTTP_11,
         status: Some(StatusCode::OK),
@@ -136,6 +137,22 @@ fn an_access_line_says_it_all() {
         "user_agent": "curl/8.5.0", "referer": "https://a.example/?token=[redacted]",
     });
     assert_eq!(line, expected);
+}
+
+/// A key's place that only the operator knows to be one is as secret in every format.
+#[test]
+fn what_is_said_to_carry_a_key_is_masked_in_every_format() {
+    let names = ["customer".into()];
+    let pattern = "$request_uri $args $request $http_referer".to_owned().try_into().unwrap();
+    for format in [AccessFormat::Json, combined(), pattern] {
+        let desk = desk(format);
+        let keys = KeyNames::of(&names);
+        let referer = Some(&b"https://a.example/?customer=s3cret"[..]);
+        desk.observer.record(&Record { query: Some("customer=s3cret&a=1"), keys, referer, ..record() });
+        let (access, events) = desk.close();
+        assert!(access.contains("customer=[redacted]&a=1") && !access.contains("s3cret"), "{access}");
+        assert!(!events.contains("s3cret"), "{events}");
+    }
 }
 
 /// Tools that read Apache and nginx logs must read ours.

@@ -2,9 +2,12 @@
 //! which shape its clients read errors.
 
 use http::Method;
+use smallvec::SmallVec;
 
 /// An API that Tidegate knows by its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Api {
     /// OpenAI chat completions, completions, and whatever else speaks OpenAI's error shape.
@@ -34,6 +37,8 @@ pub enum ErrorShape {
     Anthropic,
     /// RFC 9457.
     Problem,
+    /// The same, but that a duplicate is no failure: senders of webhooks try again whatever is not answered with 200.
+    Webhook,
 }
 
 /// How long a text may be depends on who reads it.
@@ -53,7 +58,8 @@ impl Api {
         match self {
             Api::OpenAi | Api::OpenAiSpeech => ErrorShape::OpenAi,
             Api::Anthropic => ErrorShape::Anthropic,
-            Api::Gemini | Api::Ollama | Api::ElevenLabs | Api::Webhook | Api::Chat => ErrorShape::Problem,
+            Api::Webhook => ErrorShape::Webhook,
+            Api::Gemini | Api::Ollama | Api::ElevenLabs | Api::Chat => ErrorShape::Problem,
         }
     }
 
@@ -119,21 +125,21 @@ const ELEVENLABS: &[&str] =
 /// `events`: the client waits for events, which it may do with a GET.
 pub fn recognise(method: &Method, path: &str, events: bool) -> Option<Api> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let first = path.split('/').nth(1).unwrap_or_default();
-    if WEBHOOKS.iter().any(|name| first.eq_ignore_ascii_case(name)) || has_segment(path, "webhook") {
+    let segments: SmallVec<[&str; 8]> = path.split('/').collect();
+    let has = |name: &str| segments.iter().any(|segment| segment.eq_ignore_ascii_case(name));
+    let first = segments.get(1).copied().unwrap_or_default();
+    if WEBHOOKS.iter().any(|name| first.eq_ignore_ascii_case(name)) || has("webhook") {
         return Some(Api::Webhook);
     }
     if method.is_safe() && !events {
         return None;
     }
     let any = |ends: &[&str]| ends.iter().any(|end| ends_with(path, end));
-    if ends_with(path, "/v1/audio/speech")
-        || (has_segment(path, "deployments") && ends_with(path, "/audio/speech"))
-    {
+    if ends_with(path, "/v1/audio/speech") || (has("deployments") && ends_with(path, "/audio/speech")) {
         return Some(Api::OpenAiSpeech);
     }
-    let mounted = starts_with(path, "/openai/deployments/") || has_segment(path, "engines");
-    let run = has_segment(path, "threads") && ends_with(path, "/runs");
+    let mounted = starts_with(path, "/openai/deployments/") || has("engines");
+    let run = has("threads") && ends_with(path, "/runs");
     if any(OPENAI) || mounted || run {
         return Some(Api::OpenAi);
     }
@@ -143,7 +149,7 @@ pub fn recognise(method: &Method, path: &str, events: bool) -> Option<Api> {
     if is_gemini(path) {
         return Some(Api::Gemini);
     }
-    if has_segment(path, "v1") && ELEVENLABS.iter().any(|name| has_segment(path, name)) {
+    if has("v1") && ELEVENLABS.iter().any(|name| has(name)) {
         return Some(Api::ElevenLabs);
     }
     if any(OLLAMA) || ends_with(path, "/ollama/api/chat") {
@@ -153,7 +159,7 @@ pub fn recognise(method: &Method, path: &str, events: bool) -> Option<Api> {
         return Some(Api::OpenAi);
     }
     // Flowise, Botpress, Dify, LibreChat.
-    let apps = ["prediction", "converse"].iter().any(|name| has_segment(path, name))
+    let apps = ["prediction", "converse"].iter().any(|name| has(name))
         || any(&["/chat-messages", "/completion-messages"])
         || starts_with(path, "/api/agents/chat/");
     if apps
@@ -191,7 +197,8 @@ fn is_gemini(path: &str) -> bool {
         "rawPredict",
         "streamRawPredict",
     ];
-    has_segment(head, "models") && verbs.iter().any(|v| verb.eq_ignore_ascii_case(v))
+    head.split('/').any(|segment| segment.eq_ignore_ascii_case("models"))
+        && verbs.iter().any(|v| verb.eq_ignore_ascii_case(v))
 }
 
 fn ends_with(path: &str, end: &str) -> bool {
@@ -202,10 +209,6 @@ fn ends_with(path: &str, end: &str) -> bool {
 fn starts_with(path: &str, start: &str) -> bool {
     let (path, start) = (path.as_bytes(), start.as_bytes());
     path.len() >= start.len() && path[..start.len()].eq_ignore_ascii_case(start)
-}
-
-fn has_segment(path: &str, segment: &str) -> bool {
-    path.as_bytes().split(|b| *b == b'/').any(|s| s.eq_ignore_ascii_case(segment.as_bytes()))
 }
 
 /// `part` starts with a slash, which has no other case.

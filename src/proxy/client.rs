@@ -10,6 +10,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use ipnet::IpNet;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use crate::observe::redact::KeyNames;
 use crate::state::{Kind, Subject};
 
 /// A keyed 128-bit digest that stands for a user, session, device or tenant wherever one is counted or logged.
@@ -39,7 +40,9 @@ impl fmt::Debug for SubjectId {
 }
 
 /// Which class of caller this is (L6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientClass {
     /// No key and no bearer token.
@@ -162,6 +165,11 @@ impl ClientRules {
         Client { peer, trusted_peer, address, https, tenant, user, session, device, class }
     }
 
+    /// The parameters that carry keys, for the logs.
+    pub fn key_names(&self) -> KeyNames<'_> {
+        KeyNames::of(&self.key_parameters)
+    }
+
     /// Sets the session named in the body, where neither cookie nor header named one.
     pub fn session_from_body(&self, client: &mut Client, token: &str) {
         if client.session.is_none() && !token.is_empty() {
@@ -174,9 +182,20 @@ impl ClientRules {
         self.digest(Kind::Tenant, tenant.as_bytes())
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether an address is a trusted proxy's.
+    pub fn trusts(&self, address: IpAddr) -> bool {
         let address = canonical(address);
         self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether what is counted as one with `address`, of IPv6 its /64, holds a trusted proxy.
+    pub fn trusts_some_of(&self, address: IpAddr) -> bool {
+        let address = canonical(address);
+        let one = match address {
+            IpAddr::V4(v4) => IpNet::from(IpAddr::V4(v4)),
+            IpAddr::V6(v6) => ipnet::Ipv6Net::new_assert(v6, 64).trunc().into(),
+        };
+        self.trusted_proxies.iter().any(|net| net.contains(&one) || one.contains(net))
     }
 
     /// Right to left through `X-Forwarded-For`: the first address that is not a trusted proxy of ours. An entry
@@ -228,6 +247,13 @@ impl ClientRules {
         hasher.write_u128(owner);
         hasher.write(token);
         SubjectId(hasher.finish128().as_u128())
+    }
+
+    /// Begins a digest of something else, told apart by `domain`, which begins with a letter.
+    pub fn keyed(&self, domain: &[u8]) -> SipHasher24 {
+        let mut hasher = self.secret.hasher;
+        hasher.write(domain);
+        hasher
     }
 
     /// Begins a digest; the same text as another kind has another digest.

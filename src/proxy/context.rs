@@ -14,11 +14,13 @@ use super::timeouts::Timeouts;
 use crate::guard::concurrency::Places;
 use crate::guard::mode::{Noted, NotedLate};
 use crate::guard::sanitize::Sightings;
+use crate::guard::text::Values;
 use crate::guard::{Reason, Refusal, Traffic};
 use crate::observe::{Carriage, Fallback};
-use crate::server::InFlight;
+use crate::server::{Alarm, InFlight};
 use crate::state::Timestamp;
 use crate::state::admission::Admission;
+use crate::state::claim::{ClaimKey, KeptAnswer};
 use crate::upstream::breaker::Permit;
 use crate::upstream::{Rotation, Turn, Upstream};
 
@@ -97,6 +99,8 @@ pub struct Context {
     pub began: Timestamp,
     /// Id in logs and towards client and upstream.
     pub request_id: HeaderValue,
+    /// Its `Content-Length`.
+    pub declared: Option<u64>,
     /// Set once the head was understood.
     pub routed: Option<Routed>,
     /// Shape in which its client reads errors.
@@ -113,6 +117,12 @@ pub struct Context {
     pub noted_late: Option<NotedLate>,
     /// What was found in its texts.
     pub seen: Sightings,
+    /// The values that its body names.
+    pub named: Values,
+    /// Its answer, if that was kept.
+    pub kept: Option<Arc<KeptAnswer>>,
+    /// Set if its answer is to be kept, and how long it may be.
+    pub keep: Option<(ClaimKey, usize)>,
     /// From the call to the upstream's head.
     pub upstream_first_byte: Option<Duration>,
     /// When the upstream was called, in passthrough.
@@ -137,8 +147,10 @@ pub struct Context {
     pub admission: Option<Admission>,
     /// Memory that its body holds.
     pub held: Option<Held>,
-    /// Places taken among the requests in flight.
+    /// Places taken among the requests in flight, or, by a stream, among the streams.
     pub places: Option<Places>,
+    /// The connection's timer.
+    pub alarm: Alarm,
     /// Counts this request as in flight in the server.
     pub in_flight: Option<InFlight>,
 }

@@ -25,8 +25,8 @@ tokio::task_local! {
 }
 
 /// The request that is being handed on to Pingora's proxy, the first time this is asked for it.
-pub fn handed_on() -> Option<Context> {
-    HANDED_ON.try_with(Cell::take).ok().flatten().map(|ctx| *ctx)
+pub fn handed_on() -> Option<Box<Context>> {
+    HANDED_ON.try_with(Cell::take).ok().flatten()
 }
 
 /// The app behind the door.
@@ -47,32 +47,44 @@ impl Entry {
 impl HttpServerApp for Entry {
     async fn process_new_http(
         self: &Arc<Self>,
-        mut session: ServerSession,
+        session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        // The future is copied into its box, so what is large is not kept in it.
+        let mut session = Box::new(session);
         match read_head(&mut session).await {
             Read::Whole => {}
             Read::Unreadable => {
-                self.gate.refuse_unreadable(session).await;
+                Box::pin(self.gate.refuse_unreadable(*session)).await;
                 return None;
             }
             Read::Nothing => return None,
         }
-        let mut ctx = Box::new(self.gate.begin(&mut session));
+        let mut ctx = self.gate.begin(&mut session);
         match self.gate.serve(&mut session, &mut ctx).await {
             Ok(true) => {
                 self.gate.record(&session, None, &mut ctx);
+                self.gate.draw_flown(&session, &ctx).await;
+                self.gate.sanction(&session, &ctx).await;
                 let settings = HttpPersistentSettings::for_session(&session);
-                let stream = session.finish().await.ok()??;
+                let stream = match *session {
+                    // What `finish` does, whose future has room for sessions of all kinds.
+                    ServerSession::H1(mut session) => {
+                        session.finish_body().await.ok()?;
+                        session.reuse().await.ok()??
+                    }
+                    session => Box::pin(session.finish()).await.ok()??,
+                };
                 Some(ReusedHttpStream::from_reusable_stream(stream, settings))
             }
             Ok(false) => {
-                let session = rewound(session)?;
+                let session = rewound(*session)?;
                 let carried = self.carrier.process_new_http(session, shutdown);
                 HANDED_ON.scope(Cell::new(Some(ctx)), carried).await
             }
             Err(error) => {
                 self.gate.record(&session, Some(&error), &mut ctx);
+                self.gate.draw_flown(&session, &ctx).await;
                 None
             }
         }
@@ -83,7 +95,7 @@ impl HttpServerApp for Entry {
 }
 
 /// What came of waiting for a request.
-enum Read {
+pub(super) enum Read {
     /// A head that can be served or refused.
     Whole,
     /// A head that Pingora can't parse, or that is longer than any that is read.
@@ -93,7 +105,7 @@ enum Read {
 }
 
 /// Waits for a request.
-async fn read_head(session: &mut ServerSession) -> Read {
+pub(super) async fn read_head(session: &mut ServerSession) -> Read {
     match session.read_request().await {
         Ok(true) => return Read::Whole,
         Ok(false) => return Read::Nothing,

@@ -5,6 +5,7 @@
 //! head was sent, a failure of the upstream is an error: an orderly end would disguise a truncated answer.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +17,18 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::forward::{Framing, strip_hop_by_hop};
+use super::keep::Keeper;
 use super::pace::Pace;
 use super::relay::Relay;
 use super::stream::{Reader, Stream, Streams};
 use super::timeouts::Timeouts;
 use super::upload::Halted;
 use super::watch::Watch;
-use crate::guard::{Reason, Refusal};
+use crate::guard::{Reason, Refusal, Verdict};
 use crate::observe::StreamMetrics;
-use crate::server::Stop;
+use crate::server::{Alarm, Stop};
 use crate::upstream::retry::Retries;
-use crate::upstream::{CallError, RequestBody, Upstream};
+use crate::upstream::{CallError, RequestBody, Upstream, Wait};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub enum Ended {
     Unsent(Refusal),
     /// Nothing was sent to the client yet; this is what it is to be told.
     Failed(Refusal),
-    /// What still came of the request's body was refused.
+    /// What still came of the request's body was refused, or its answer is one stream too many.
     Refused(Refusal),
     /// The client left, or would not read.
     ClientGone,
@@ -103,7 +105,7 @@ pub struct Call<'a> {
     /// Whether it may be tried again.
     pub retries: &'a Retries,
     /// The request.
-    pub request: http::Request<RequestBody>,
+    pub request: Box<http::Request<RequestBody>>,
 }
 
 /// How a call went: what is known of it before it ends.
@@ -113,24 +115,36 @@ pub struct Progress {
     pub first_byte: Option<Duration>,
     /// Tries after the first.
     pub retries: u32,
+    /// Keeps the answer, if it is to be kept.
+    pub keeper: Option<Keeper>,
+    /// Whether it failed at one server that is left alone now, while others are well.
+    pub contained: bool,
 }
 
-/// Sends a request to its upstream and the answer to the client; `dress` applies the response guards to the head.
+/// Sends a request to its upstream and the answer to the client; `unasked_stream` decides about a stream that was not
+/// asked for as one, `dress` applies the response guards to the head.
 pub async fn carry(
     session: &mut ServerSession,
-    watch: &mut Watch,
+    (watch, alarm): (&mut Watch, &mut Alarm),
     call: Call<'_>,
     terms: &Terms<'_>,
     progress: &mut Progress,
-    dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration),
+    unasked_stream: impl FnOnce() -> Verdict,
+    dress: impl FnOnce(&mut ServerSession, &mut response::Parts, Duration, Option<&mut Keeper>),
 ) -> Ended {
     let started = Instant::now();
     let Call { upstream, client, own_host, retries, request } = call;
     if terms.stream_asked {
         watch.strict(session);
     }
-    let call = retries.call(upstream, (client, own_host), request, &mut progress.retries);
-    let (mut head, answer) = match watch.during(session, call, terms.timeouts.first_byte).await {
+    let wait = Wait::default();
+    // A call that is given up tells so when it is dropped.
+    let called = {
+        let call = pin!(retries.call(upstream, (client, own_host), request, (&mut progress.retries, &wait)));
+        watch.during(session, call, (&wait, alarm), started, terms.timeouts.first_byte).await
+    };
+    progress.contained = wait.is_contained();
+    let (mut head, answer) = match called {
         Err(halted) => return halted.into(),
         Ok(None) => return Ended::Failed(no_first_byte()),
         Ok(Some(Err(CallError::Connect(error)))) => return Ended::Unsent(no_connection(&error)),
@@ -143,6 +157,12 @@ pub async fn carry(
         return Ended::Failed(unasked_switch());
     }
     let stream = Stream::of(&head);
+    if stream.is_some()
+        && !terms.stream_asked
+        && let Err(refusal) = unasked_stream()
+    {
+        return Ended::Refused(refusal);
+    }
     let pace = match &stream {
         Some(_) => Pace::of_stream(terms.timeouts, terms.streams, started),
         None => Pace::of_answer(terms.timeouts),
@@ -156,8 +176,10 @@ pub async fn carry(
         session.set_keepalive(None);
     }
     reframe(session, &mut head, answer.is_end());
-    dress(session, &mut head, first_byte);
-    let ended = Relay { session, watch, terms, pace, stream }.run(head, answer).await;
+    let keeper = &mut progress.keeper;
+    dress(session, &mut head, first_byte, keeper.as_mut());
+    let mut relay = Relay { session, watch, alarm, terms, pace, stream, keeper: keeper.as_mut() };
+    let ended = relay.run(head, answer).await;
     if let Some(open) = open {
         open.ended(ended.word());
     }

@@ -231,9 +231,13 @@ impl Forwarding {
             text.extend_from_slice(b", ");
         }
         let peer = client.peer.ip().to_canonical();
-        let alone = text.is_empty() && peer == client.address;
-        push_address(&mut text, peer);
-        fields.set(&X_FORWARDED_FOR, if alone { address.clone() } else { value(&text) });
+        let chain = if text.is_empty() && peer == client.address {
+            address.clone()
+        } else {
+            push_address(&mut text, peer);
+            value(&text)
+        };
+        fields.set(&X_FORWARDED_FOR, chain);
 
         text.clear();
         text.extend_from_slice(if client.address.is_ipv6() { b"for=\"[" } else { b"for=" });

@@ -2,7 +2,9 @@
 
 use super::Gate;
 use crate::guard::Reason;
+use crate::guard::concurrency::Concurrency;
 use crate::observe::{Ailment, AilmentKind, Totals};
+use crate::state::Subject;
 
 impl Gate {
     /// What is wrong now; nothing, if all is well.
@@ -46,7 +48,11 @@ impl Gate {
         for (kind, count, what) in counted.into_iter().filter(|(_, count, _)| *count > 0) {
             found.push(Ailment::new(kind, format!("In the last minute {count} {what}.")));
         }
-        let in_flight = live.fallback().map_or(u64::MAX, |guards| guards.concurrency.total().into());
+        found.extend(self.store().ailment().map(|why| Ailment::new(AilmentKind::StoreFailing, why)));
+        let of_all = |max: fn(&Concurrency) -> u32| {
+            live.fallback().map_or(u64::MAX, |guards| max(&guards.concurrency).into())
+        };
+        let (in_flight, streams) = (of_all(Concurrency::total), of_all(Concurrency::streams_total));
         let (settling, settle_slots) = self.settler.slots();
         let near = [
             Ailment::near(
@@ -55,6 +61,13 @@ impl Gate {
                 self.stop.in_flight(),
                 in_flight,
                 "concurrency.total",
+            ),
+            Ailment::near(
+                AilmentKind::StreamsNearLimit,
+                "streams",
+                self.streams.count(Subject::global()).into(),
+                streams,
+                "concurrency.streams.total",
             ),
             Ailment::near(
                 AilmentKind::ConnectionsNearLimit,

@@ -18,22 +18,25 @@ use super::respond::DRAIN_TIME;
 use super::route::Route;
 use crate::guard::mode::Noted;
 use crate::guard::sanitize::Sightings;
+use crate::guard::text::Values;
 use crate::guard::{Head, Reason, Refusal, Traffic, hygiene};
 use crate::observe::Carriage;
 use crate::observe::line::lossy;
+use crate::server::Alarm;
 use crate::server::door::client_stream;
 
 static ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 impl Gate {
     /// A request of which nothing is known yet.
-    pub(super) fn context(&self) -> Context {
-        Context {
+    pub(super) fn context(&self) -> Box<Context> {
+        Box::new(Context {
             live: self.live(),
             started: Instant::now(),
             began: self.clock.now(),
             request_id: HeaderValue::from_static("-"),
             routed: None,
+            declared: None,
             shape: ErrorShape::Problem,
             head_passed: false,
             carriage: Carriage::Gate,
@@ -41,6 +44,9 @@ impl Gate {
             noted: Noted::new(),
             noted_late: None,
             seen: Sightings::default(),
+            named: Values::default(),
+            kept: None,
+            keep: None,
             upstream_first_byte: None,
             upstream_called: None,
             rotation: None,
@@ -54,20 +60,23 @@ impl Gate {
             admission: None,
             held: None,
             places: None,
+            alarm: Alarm::default(),
             in_flight: None,
-        }
+        })
     }
 
     /// The head is complete: disarms its deadline, and looks at its bytes before anything is made of them.
-    pub(super) fn begin(&self, session: &mut ServerSession) -> Context {
+    pub(super) fn begin(&self, session: &mut ServerSession) -> Box<Context> {
         let mut ctx = self.context();
         ctx.in_flight = Some(self.stop.enter());
         ctx.request_id = self.ids.of(&session.req_header().headers);
         let rules = &ctx.live.hygiene;
-        let declared = declared_length(&session.req_header().headers).unwrap_or(0);
+        ctx.declared = declared_length(&session.req_header().headers);
+        let declared = ctx.declared.unwrap_or(0);
         let chunked = session.req_header().headers.contains_key(TRANSFER_ENCODING);
         let mut pipelined = false;
         let raw = client_stream(session).map(|io| {
+            ctx.alarm = io.lend_alarm();
             io.head_done(|raw| {
                 // What came behind the head belongs to the body.
                 let length = hygiene::check_raw_head(raw, rules)?;
@@ -90,9 +99,8 @@ impl Gate {
 
     /// Sets what bounds the connection while this request lasts, and after.
     pub(super) fn govern(&self, session: &mut ServerSession, ctx: &Context) {
-        if session.get_keepalive().is_some() && !self.stop.draining() {
-            session.set_keepalive(Some(ctx.live.server.connections.idle.as_secs().max(1)));
-        } else {
+        // How long it may idle, the stream itself sees to.
+        if self.stop.draining() {
             session.set_keepalive(None);
         }
         session.set_write_timeout(Some(ctx.timeouts().write));
@@ -101,12 +109,12 @@ impl Gate {
 
     /// Finds out who asks for what, and under which route.
     pub(super) fn understand(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Refusal> {
-        let live = ctx.live.clone();
+        let Context { live, shape, routed, .. } = ctx;
         let head = session.req_header();
         let (raw_path, raw_query) = split_target(head.raw_path());
         let anthropic = head.headers.contains_key(&ANTHROPIC_VERSION);
         // Shaped early, so that a refusal of the path itself is understood by the client that sent it.
-        ctx.shape = api::error_shape_of(&lossy(raw_path), anthropic);
+        *shape = api::error_shape_of(&lossy(raw_path), anthropic);
         let path = match raw_path {
             b"*" if head.method == Method::OPTIONS => NormalPath::ASTERISK,
             path => NormalPath::parse(path, &live.paths)?,
@@ -125,11 +133,11 @@ impl Gate {
         let accepts_events = accepts_events(&head.headers);
         let api = route.api.filter(|_| accepts_events || !head.method.is_safe());
         let api = api.or_else(|| api::recognise(&head.method, path, accepts_events));
-        ctx.shape = match api {
-            Some(Api::Chat | Api::Webhook) | None => api::error_shape_of(path, anthropic),
+        *shape = match api {
+            Some(Api::Chat) | None => api::error_shape_of(path, anthropic),
             Some(api) => api.error_shape(),
         };
-        ctx.routed = Some(Routed {
+        *routed = Some(Routed {
             traffic: traffic_of(&route, api, &head.method),
             websocket: head.method == Method::GET && is_websocket(&head.headers),
             origin: head.headers.get(ORIGIN).cloned(),
@@ -181,11 +189,12 @@ fn traffic_of(route: &Route, api: Option<Api>, method: &Method) -> Traffic {
 
 /// Whether the client says that it takes events: a browser's `EventSource` can ask with GET only.
 pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|kind| {
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("text/event-stream")
-    })
+    const EVENTS: &str = "text/event-stream";
+    let long_enough = headers.get_all(ACCEPT).iter().filter(|value| value.len() >= EVENTS.len());
+    long_enough
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|kind| kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(EVENTS))
 }
 
 /// RFC 6455 §4.1: anything less is not a WebSocket, and its Upgrade field is dropped.

@@ -3,6 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::outbound::Outbound;
 use super::route::Route;
 use crate::admin::AdminToken;
@@ -25,17 +27,30 @@ pub struct Live {
 impl Live {
     /// Puts settings in force. Breakers that are known stay as they are; others begin as `positions` says.
     pub fn new(
-        settings: Settings,
+        mut settings: Settings,
         admin_token: Arc<AdminToken>,
         metrics: &Metrics,
         breakers: &Breakers,
         positions: &Positions,
     ) -> Self {
+        if !positions.limits.is_empty() {
+            for route in &mut settings.routes {
+                match Arc::get_mut(route) {
+                    Some(route) => route.guards.limits.change(&positions.limits),
+                    // Settings that nobody has run yet are nobody else's.
+                    None => warn!(route = %route.name, "limits stay as the settings have them"),
+                }
+            }
+        }
         let routes = settings.routes.iter().map(|route| metrics.route(&route.name)).collect();
         let outbound = settings.upstreams.iter().map(|upstream| Outbound {
             series: metrics.upstream(&upstream.name),
-            breaker: breakers.of(&upstream.name, settings.breaker.clone(), positions.mode(&upstream.name)),
-            retries: Retries::new(settings.retries),
+            breaker: breakers.of(
+                &upstream.name,
+                upstream.settings().failures.breaker.clone(),
+                positions.mode(&upstream.name),
+            ),
+            retries: Retries::new(upstream.settings().failures.retries),
         });
         Self { outbound: outbound.collect(), settings, admin_token, routes }
     }

@@ -4,15 +4,18 @@
 pub mod api;
 mod body;
 mod body_memory;
+mod call;
 pub mod client;
 mod context;
 mod draw;
 mod entry;
 mod exchange;
+pub mod explain;
 pub mod fallback;
 mod forward;
 mod health;
 mod intake;
+mod keep;
 mod live;
 mod operate;
 mod outbound;
@@ -26,6 +29,7 @@ pub mod reply;
 mod request_id;
 mod respond;
 pub mod route;
+mod sanction;
 mod serve;
 mod status;
 pub mod stream;
@@ -43,27 +47,34 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
+use tokio::sync::Notify;
 use tracing::warn;
 
 pub use context::Context;
 pub use entry::Entry;
 pub use forward::{Forwarding, Told};
 pub use live::Live;
-pub use operate::NotSwitched;
+pub use operate::{NotDone, NotSwitched, Whom};
 
 use crate::admin::AdminToken;
 use crate::config::Settings;
 use crate::guard::chain::Timers;
+use crate::observe::audit::Audit;
 use crate::observe::{Observer, Watch};
 use crate::server::Stop;
 use crate::state::admission::Admissions;
 use crate::state::inflight::Inflight;
+use crate::state::reputation::Reputations;
 use crate::state::settle::Settler;
 use crate::state::switches::{Maintenance, Switches};
 use crate::state::{AnyStore, Clock};
+use crate::upstream::Upstream;
 use crate::upstream::breaker::Breakers;
 use body_memory::BodyMemory;
 use request_id::RequestIds;
+
+/// Callers whose faults are remembered.
+const REPUTATIONS: usize = 100_000;
 
 /// The gate: what all requests share.
 pub struct Gate {
@@ -75,11 +86,15 @@ pub struct Gate {
     stop: Arc<Stop>,
     timers: Timers,
     inflight: Arc<Inflight>,
+    reputations: Reputations,
+    streams: Arc<Inflight>,
     ids: RequestIds,
     bodies: Arc<BodyMemory>,
     breakers: Breakers,
-    switches: Switches,
+    switches: Arc<Switches>,
+    audit: Audit,
     maintenance: ArcSwapOption<Maintenance>,
+    changed: Notify,
     watch: Mutex<Watch>,
 }
 
@@ -95,12 +110,13 @@ impl Gate {
         observer: Arc<Observer>,
         settler: Settler,
         stop: Arc<Stop>,
-        switches: Switches,
+        switches: Arc<Switches>,
     ) -> Arc<Self> {
         let timers = Timers::new(observer.metrics());
         let watch = Mutex::new(Watch::new(clock.now(), observer.metrics().totals()));
         let breakers = Breakers::new(clock.clone(), observer.clone());
         let positions = switches.positions();
+        let audit = Audit::new(settings.server.state_dir.as_deref(), clock.clone());
         let live = Live::new(settings, admin_token.into(), observer.metrics(), &breakers, &positions);
         let known = |name: &str| live.upstreams.iter().any(|upstream| *upstream.name == *name);
         for upstream in positions.breakers.keys().filter(|name| !known(name)) {
@@ -109,6 +125,7 @@ impl Gate {
         if positions.maintenance.is_some() {
             warn!("the app is closed for maintenance: `tidegate maintenance off` opens it");
         }
+        let reputations = Reputations::new(REPUTATIONS, clock.clone());
         Arc::new(Self {
             bodies: BodyMemory::new(live.server.body_memory),
             admissions: Admissions::new(live.store.clone(), settler.clone()),
@@ -120,10 +137,14 @@ impl Gate {
             timers,
             watch,
             inflight: Arc::new(Inflight::new()),
+            reputations,
+            streams: Arc::new(Inflight::new()),
             ids: RequestIds::new(),
             maintenance: ArcSwapOption::from_pointee(positions.maintenance),
             breakers,
             switches,
+            audit,
+            changed: Notify::new(),
         })
     }
 
@@ -138,7 +159,16 @@ impl Gate {
         let admin_token = admin_token.map_or_else(|| self.live().admin_token().clone(), Arc::new);
         let positions = self.switches.positions();
         let metrics = self.observer.metrics();
-        self.live.store(Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions)));
+        let live = Arc::new(Live::new(settings, admin_token, metrics, &self.breakers, &positions));
+        let before = self.live.swap(live.clone());
+        let stays = |upstream: &Arc<Upstream>| live.upstreams.iter().any(|new| Arc::ptr_eq(new, upstream));
+        before.upstreams.iter().filter(|upstream| !stays(upstream)).for_each(|upstream| upstream.retire());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when other settings were put in force: new upstreams want to be tended.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What the settle actor has done.
@@ -173,23 +203,26 @@ impl Gate {
             upstream.sweep();
         }
         self.store().sweep();
+        if let Err(why) = self.audit.trim(self.live().audit_keep) {
+            warn!("old rows of the audit could not be cut off: {why}");
+        }
     }
 }
 
 #[async_trait]
 impl ProxyHttp for Shared {
-    type CTX = Context;
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         entry::handed_on().unwrap_or_else(|| self.0.context())
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<()> {
         self.0.govern(session, ctx);
         Ok(())
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         self.0.peer(session, ctx)
     }
 
@@ -197,7 +230,7 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.rewrite_request(head, ctx)
     }
@@ -206,7 +239,7 @@ impl ProxyHttp for Shared {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.0.dress_passthrough(session, head, ctx)
     }
@@ -215,21 +248,27 @@ impl ProxyHttp for Shared {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         self.0.note_unreachable(ctx, error)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         self.0.fail(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         self.0.record(session, error, ctx);
+        self.0.draw_flown(session, ctx).await;
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         true
     }
 }

@@ -1,14 +1,21 @@
-//! What somebody switches by hand: circuit breakers and maintenance (K2).
+//! What somebody does by hand: circuit breakers and maintenance (K2), bans, limits; all of it audited (O5).
+
+mod limits;
+mod subjects;
+
+pub use subjects::{NotDone, Whom};
 
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::Gate;
 use crate::guard::{Reason, Refusal, Verdict};
+use crate::observe::audit::{Act, Audit, AuditError, Began, Outcome};
 use crate::observe::{BreakerEvent, BreakerView};
-use crate::state::switches::Maintenance;
+use crate::state::switches::{Maintenance, Unchanged};
 use crate::upstream::breaker::{Cause, Mode};
 
 /// Why nothing was switched.
@@ -16,8 +23,8 @@ use crate::upstream::breaker::{Cause, Mode};
 pub enum NotSwitched {
     /// There is no such upstream; these there are.
     NoSuchUpstream(Vec<Box<str>>),
-    /// The change could not be kept, so it was not made.
-    NotKept(io::Error),
+    /// Nothing was changed.
+    Unchanged(Unchanged),
 }
 
 impl fmt::Display for NotSwitched {
@@ -26,7 +33,12 @@ impl fmt::Display for NotSwitched {
             Self::NoSuchUpstream(known) => {
                 write!(f, "There is no such upstream; known: {}.", known.join(", "))
             }
-            Self::NotKept(error) => write!(f, "Nothing was switched: state_dir can't be written: {error}."),
+            Self::Unchanged(Unchanged::NotKept(error)) => {
+                write!(f, "Nothing was switched: state_dir can't be written: {error}.")
+            }
+            Self::Unchanged(Unchanged::HandedOver) => {
+                f.write_str("Nothing was switched: another process takes over from this one; ask again.")
+            }
         }
     }
 }
@@ -34,6 +46,30 @@ impl fmt::Display for NotSwitched {
 impl std::error::Error for NotSwitched {}
 
 impl Gate {
+    /// Writes down that an operator is about to do something.
+    ///
+    /// # Errors
+    /// It must not be done.
+    pub fn begin_act(&self, act: &Act) -> Result<Began, AuditError> {
+        if !self.audit.kept() {
+            warn!(act = act.act, "without a state_dir this is told among the events only: there is no audit");
+        }
+        self.audit.begin(act)
+    }
+
+    /// Writes down, and tells, what became of it.
+    pub fn end_act(&self, act: &Act, began: Began, outcome: &Outcome) {
+        if let Err(why) = self.audit.end(act, began, outcome) {
+            warn!(act = act.act, "what became of an act could not be written down: {why}");
+        }
+        self.observer.admin_act(self.clock.now(), act, began, outcome);
+    }
+
+    /// The audit.
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// The breakers of all upstreams.
     pub fn breakers(&self) -> Vec<BreakerView> {
         self.live().outbound().iter().map(|outbound| outbound.breaker.view()).collect()
@@ -68,7 +104,7 @@ impl Gate {
             },
             |_| chosen.iter().for_each(|breaker| breaker.switch(mode, by)),
         );
-        kept.map_err(NotSwitched::NotKept)?;
+        kept.map_err(NotSwitched::Unchanged)?;
         Ok(chosen.iter().map(|breaker| breaker.view()).collect())
     }
 
@@ -83,7 +119,7 @@ impl Gate {
             |positions| positions.maintenance.clone_from(&wanted),
             |positions| self.maintenance.store(positions.maintenance.clone().map(Into::into)),
         );
-        kept.map_err(NotSwitched::NotKept)?;
+        kept.map_err(NotSwitched::Unchanged)?;
         self.observer().breaker_event(&BreakerEvent {
             at: self.clock().now(),
             upstream: None,

@@ -1,12 +1,12 @@
 //! What is due while an answer is on its way and nothing comes of it.
 
-use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::stream::Streams;
 use super::timeouts::Timeouts;
+use crate::server::Alarm;
 
 /// How much longer than allowed a stream may take to finish the event that it is in.
 const LAST_EVENT: Duration = Duration::from_secs(1);
@@ -74,23 +74,11 @@ impl Pace {
     }
 
     /// Resolves with what is due next. `between_events`: the stream may end here in good order. Safe to drop and call
-    /// again with the same `alarm`, a timer that is moved as rarely as can be: to set one costs more than to pass an event on.
-    pub async fn due(&mut self, between_events: bool, mut alarm: Pin<&mut Option<Sleep>>) -> Due {
+    /// again with the same `alarm`.
+    pub async fn due(&mut self, between_events: bool, alarm: &mut Alarm) -> Due {
         let since = *self.silent_since.get_or_insert_with(Instant::now);
         let (at, due) = self.next(since, between_events);
-        loop {
-            let Some(mut timer) = alarm.as_mut().as_pin_mut() else {
-                alarm.set(Some(sleep_until(at)));
-                continue;
-            };
-            if timer.deadline() > at || timer.is_elapsed() {
-                timer.as_mut().reset(at);
-            }
-            timer.as_mut().await;
-            if timer.deadline() >= at {
-                break;
-            }
-        }
+        alarm.until(at).await;
         if due == Due::Heartbeat {
             self.beats += 1;
         }
@@ -113,8 +101,6 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use super::*;
 
     const fn seconds(seconds: u64) -> Duration {
@@ -140,9 +126,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silence_has_heartbeats_and_an_end() {
         let (mut pace, start) = (stream(Some(seconds(15)), 3600), Instant::now());
-        let mut alarm = pin!(None);
+        let mut alarm = Alarm::default();
         for (due, at) in [(Due::Heartbeat, 15), (Due::Heartbeat, 30), (Due::Silence, 40)] {
-            assert_eq!((pace.due(true, alarm.as_mut()).await, start.elapsed()), (due, seconds(at)));
+            assert_eq!((pace.due(true, &mut alarm).await, start.elapsed()), (due, seconds(at)));
         }
     }
 
@@ -150,13 +136,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_puts_everything_off() {
         let (mut pace, start) = (stream(Some(seconds(15)), 3600), Instant::now());
-        let mut alarm = pin!(None);
+        let mut alarm = Alarm::default();
         for _ in 0..10 {
-            let waited = tokio::time::timeout(seconds(14), pace.due(true, alarm.as_mut())).await;
+            let waited = tokio::time::timeout(seconds(14), pace.due(true, &mut alarm)).await;
             assert!(waited.is_err(), "{waited:?} after {:?}", start.elapsed());
             pace.heard();
         }
-        assert_eq!(pace.due(true, alarm.as_mut()).await, Due::Heartbeat);
+        assert_eq!(pace.due(true, &mut alarm).await, Due::Heartbeat);
         assert_eq!(start.elapsed(), seconds(155));
     }
 
@@ -165,8 +151,8 @@ mod tests {
     async fn the_end_waits_for_an_event_but_not_long() {
         for (between_events, at) in [(true, 20), (false, 21)] {
             let (mut pace, start) = (stream(None, 20), Instant::now());
-            let mut alarm = pin!(None);
-            assert_eq!(pace.due(between_events, alarm.as_mut()).await, Due::Total);
+            let mut alarm = Alarm::default();
+            assert_eq!(pace.due(between_events, &mut alarm).await, Due::Total);
             assert_eq!(start.elapsed(), seconds(at));
             assert!(pace.is_over());
         }

@@ -21,6 +21,7 @@ use crate::guard::security_headers::Author;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
 use crate::server::door::client_stream;
+use crate::upstream::Rotation;
 use crate::upstream::breaker::Permit;
 
 impl Gate {
@@ -160,8 +161,11 @@ impl Gate {
             Some(refusal) => refusal,
             None => return gone,
         };
-        if let (Some(turn), Reason::UpstreamFailed) = (&ctx.turn, refusal.reason) {
+        if let (Some(turn), Reason::UpstreamFailed | Reason::UpstreamTimeout) = (&ctx.turn, refusal.reason) {
             turn.failed(error);
+            if ctx.rotation.as_ref().is_some_and(Rotation::is_contained) {
+                ctx.permit = None;
+            }
         }
         let status = refusal.reason.status().as_u16();
         session.set_keepalive(None);

@@ -1,5 +1,7 @@
 //! Writes a request down once it is over, and settles what is still open.
 
+use std::sync::PoisonError;
+
 use http::header::{HeaderName, REFERER, USER_AGENT};
 use pingora::Error;
 use pingora::protocols::http::ServerSession;
@@ -8,6 +10,7 @@ use tracing::debug;
 use super::Gate;
 use super::context::Context;
 use crate::observe::{Carriage, Record};
+use crate::server::door::client_stream;
 use crate::state::admission::Outcome;
 
 impl Gate {
@@ -25,7 +28,11 @@ impl Gate {
                 (Some(_), _) => Outcome::UpstreamFailed,
             });
         }
-        ctx.noted.extend(ctx.noted_late.take().and_then(|noted| noted.get().cloned()));
+        if let Some(late) = ctx.noted_late.take() {
+            let late = std::mem::take(&mut *late.lock().unwrap_or_else(PoisonError::into_inner));
+            ctx.noted.extend(late.noted);
+            ctx.seen.extend(late.seen);
+        }
         let request = session.req_header();
         let header = |name: &HeaderName| request.headers.get(name).map(http::HeaderValue::as_bytes);
         let routed = ctx.routed.as_ref();
@@ -39,6 +46,7 @@ impl Gate {
             // A path that can't be normalised is anybody's text, secrets cut in half among it.
             path: routed.map_or("-", |routed| routed.target.path()),
             query: routed.and_then(|routed| routed.query()),
+            keys: ctx.live.client.key_names(),
             host: routed
                 .and_then(|routed| routed.authority.as_deref())
                 .or_else(|| request.headers.get(http::header::HOST)?.to_str().ok())
@@ -70,5 +78,8 @@ impl Gate {
             model: None,
         });
         ctx.in_flight = None;
+        if let Some(io) = client_stream(session) {
+            io.return_alarm(std::mem::take(&mut ctx.alarm));
+        }
     }
 }

@@ -11,13 +11,14 @@ use hyper::body::Frame;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType};
-use tokio::time::timeout_at;
 
 use super::exchange::{Ended, Terms};
+use super::keep::Keeper;
 use super::pace::{Due, Pace};
 use super::stream::Stream;
 use super::watch::{Gone, Watch};
 use crate::guard::{Reason, Refusal};
+use crate::server::Alarm;
 use crate::upstream::Answer;
 
 /// What comes next.
@@ -31,34 +32,40 @@ enum Turn {
 pub struct Relay<'a> {
     pub session: &'a mut ServerSession,
     pub watch: &'a mut Watch,
+    pub alarm: &'a mut Alarm,
     pub terms: &'a Terms<'a>,
     pub pace: Pace,
     /// Set if the answer is a stream of events.
     pub stream: Option<Stream>,
+    /// Set if the answer is to be kept.
+    pub keeper: Option<&'a mut Keeper>,
 }
 
 impl Relay<'_> {
     /// Sends the head, then what comes of the body.
     pub async fn run(&mut self, head: response::Parts, mut answer: Answer) -> Ended {
         let bodiless = answer.is_end();
-        let head = HttpTask::Header(Box::new(ResponseHeader::from(head)), bodiless);
-        match self.send(head).await {
+        let head = Box::new(ResponseHeader::from(head));
+        let sent = match bodiless {
+            true => self.send(HttpTask::Header(head, bodiless)).await,
+            false => self.send_head(head).await,
+        };
+        match sent {
             Err(Gone) => return Ended::ClientGone,
             Ok(()) if bodiless => return Ended::Served,
             Ok(()) => {}
         }
-        let mut alarm = pin!(None);
         let mut drain = pin!(self.terms.stop.streams_end());
         loop {
             let between_events = self.stream.as_ref().is_some_and(Stream::at_border);
             if between_events && self.pace.is_over() {
-                return self.stop(Due::Total.refusal()).await;
+                return Box::pin(self.stop(Due::Total.refusal())).await;
             }
             let turn = tokio::select! {
                 biased;
                 frame = answer.frame() => Turn::Frame(frame),
                 halted = self.watch.gone(self.session) => return halted.into(),
-                due = self.pace.due(between_events, alarm.as_mut()) => Turn::Due(due),
+                due = self.pace.due(between_events, self.alarm) => Turn::Due(due),
                 () = drain.as_mut(), if between_events => Turn::Drain,
             };
             let (piece, last) = match turn {
@@ -86,9 +93,9 @@ impl Relay<'_> {
                     }
                     None => continue,
                 },
-                Turn::Due(due) if self.stream.is_some() => return self.stop(due.refusal()).await,
+                Turn::Due(due) if self.stream.is_some() => return Box::pin(self.stop(due.refusal())).await,
                 Turn::Due(_) => return truncated("the upstream fell silent"),
-                Turn::Drain => return self.stop(draining()).await,
+                Turn::Drain => return Box::pin(self.stop(draining())).await,
             };
             match self.write(piece, last).await {
                 Err(Gone) => return Ended::ClientGone,
@@ -99,6 +106,9 @@ impl Relay<'_> {
     }
 
     fn pass(&mut self, piece: Bytes) -> Bytes {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.piece(&piece);
+        }
         match &mut self.stream {
             Some(stream) => stream.pass(piece),
             None => piece,
@@ -119,18 +129,27 @@ impl Relay<'_> {
     }
 
     async fn write(&mut self, piece: Bytes, last: bool) -> Result<(), Gone> {
-        let written = timeout_at(self.pace.write_deadline(), self.session.write_response_body(piece, last));
-        match written.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
+        let written = pin!(self.session.write_response_body(piece, last));
+        match self.alarm.within(|| self.pace.write_deadline(), written).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(Gone),
         }
     }
 
+    async fn send_head(&mut self, head: Box<ResponseHeader>) -> Result<(), Gone> {
+        let sent = pin!(self.session.write_response_header(head));
+        match self.alarm.within(|| self.pace.write_deadline(), sent).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(Gone),
+        }
+    }
+
+    /// Sends what ends an answer; in a box, since what most answers need is smaller.
     async fn send(&mut self, task: HttpTask) -> Result<(), Gone> {
-        let sent = timeout_at(self.pace.write_deadline(), self.session.response_duplex_vec(vec![task]));
-        match sent.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
+        let sent = Box::pin(self.session.response_duplex_vec(vec![task]));
+        match self.alarm.within(|| self.pace.write_deadline(), sent).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(Gone),
         }
     }
 }

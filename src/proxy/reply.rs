@@ -21,6 +21,7 @@ static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy
 static X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 static X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 static X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// An answer of the gate's own, before the response guards have seen it.
@@ -52,18 +53,27 @@ impl Reply {
     /// The answer to a refused or failed request. `request_id` lets the caller point to the log line.
     pub fn refusal(refusal: &Refusal, shape: ErrorShape, request_id: &str) -> Self {
         let reason = refusal.reason;
-        let content_type = match shape {
-            ErrorShape::OpenAi | ErrorShape::Anthropic => "application/json",
-            ErrorShape::Problem => "application/problem+json",
+        let duplicate = reason == Reason::Duplicate;
+        let (status, content_type) = match shape {
+            ErrorShape::Webhook if duplicate => (StatusCode::OK, "application/json"),
+            ErrorShape::OpenAi | ErrorShape::Anthropic => (reason.status(), "application/json"),
+            ErrorShape::Problem if duplicate => (reason.status(), "application/json"),
+            ErrorShape::Problem | ErrorShape::Webhook => (reason.status(), "application/problem+json"),
         };
         let body = error_body(refusal, shape, request_id);
-        let mut reply = Self::json(reason.status(), content_type, body.to_string().into());
+        let mut reply = Self::json(status, content_type, body.to_string().into());
+        if duplicate {
+            // The SDKs of OpenAI and Anthropic try again on 409, unless they are told not to.
+            reply.headers.push((SHOULD_RETRY.clone(), HeaderValue::from_static("false")));
+        }
         reply.headers.push((REASON.clone(), HeaderValue::from_static(reason.code())));
         if let Some(quota) = &refusal.quota {
             reply.quota_fields(quota);
         } else if let Some(wait) = refusal.retry_after {
             reply.wait_fields(wait);
-        } else if reason.status() == StatusCode::SERVICE_UNAVAILABLE || reason == Reason::ConcurrencyLimited {
+        } else if reason.status() == StatusCode::SERVICE_UNAVAILABLE
+            || matches!(reason, Reason::ConcurrencyLimited | Reason::StreamLimited)
+        {
             reply.headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
         }
         reply
@@ -125,7 +135,13 @@ pub(super) fn error_body(refusal: &Refusal, shape: ErrorShape, request_id: &str)
     match shape {
         ErrorShape::OpenAi => openai(refusal.reason, &message),
         ErrorShape::Anthropic => anthropic(refusal.reason, &message, request_id),
-        ErrorShape::Problem => problem(refusal, &message, request_id),
+        ErrorShape::Problem | ErrorShape::Webhook if refusal.reason == Reason::Duplicate => json!({
+            "status": "duplicate_blocked",
+            "reason": refusal.reason.code(),
+            "detail": message,
+            "request_id": request_id,
+        }),
+        ErrorShape::Problem | ErrorShape::Webhook => problem(refusal, &message, request_id),
     }
 }
 

@@ -11,12 +11,14 @@ use super::Gate;
 use super::body::declared_length;
 use super::context::Context;
 use super::fallback::X_FALLBACK;
+use super::keep;
 use super::reply::Reply;
 use super::request_id::X_REQUEST_ID;
 use super::stream::Form;
-use crate::guard::Refusal;
 use crate::guard::security_headers::Author;
+use crate::guard::{Reason, Refusal};
 use crate::observe::Fallback;
+use crate::state::claim::KeptAnswer;
 
 /// Bytes of a refused body that are read, so that the client reads its answer instead of a reset.
 pub(super) const DRAIN_BYTES: u64 = 64 * 1024;
@@ -49,6 +51,22 @@ impl Gate {
         self.answer(session, ctx, reply).await
     }
 
+    /// Answers a request as the first of its kind was answered.
+    pub(super) async fn repeat(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        answer: &KeptAnswer,
+    ) -> Result<()> {
+        match keep::again(answer) {
+            Some(reply) => self.send(session, ctx, reply, Author::Upstream).await,
+            None => {
+                let detail = "The same call was served before; its answer can't be given again.";
+                self.refuse(session, ctx, Refusal::new(Reason::Duplicate, detail, "idempotency")).await
+            }
+        }
+    }
+
     /// Sends an answer of the gate's own.
     pub(super) async fn answer(
         &self,
@@ -56,12 +74,24 @@ impl Gate {
         ctx: &mut Context,
         reply: Reply,
     ) -> Result<()> {
+        self.send(session, ctx, reply, Author::Gate).await
+    }
+
+    async fn send(
+        &self,
+        session: &mut ServerSession,
+        ctx: &mut Context,
+        reply: Reply,
+        author: Author,
+    ) -> Result<()> {
+        // What a refused try has drawn stands. Where it can't be kept, it is answered all the same.
+        let _ = self.persist().await;
         let unread = !session.is_body_done();
         if unread || self.stop.draining() {
             session.set_keepalive(None);
         }
         let mut head = reply.head();
-        dress(&mut head, ctx, Author::Gate);
+        dress(&mut head, ctx, author);
         let bodiless = reply.body.is_empty() || reply.status == StatusCode::NO_CONTENT;
         let mut tasks = vec![HttpTask::Header(Box::new(ResponseHeader::from(head)), bodiless)];
         if !bodiless {

@@ -124,9 +124,20 @@ impl PathPattern {
 impl Matcher {
     /// Whether a request belongs here. `host` in lower case, without port.
     pub fn matches(&self, host: &str, path: &str, method: &Method) -> bool {
-        (self.methods.is_empty() || self.methods.contains(method))
-            && (self.hosts.is_empty() || self.hosts.iter().any(|h| host_fits(h, host)))
-            && (self.paths.is_empty() || self.paths.iter().any(|p| p.matches(path)))
+        self.misfit(host, path, method).is_none()
+    }
+
+    /// What of a request does not fit, the first of it.
+    pub fn misfit(&self, host: &str, path: &str, method: &Method) -> Option<&'static str> {
+        if !self.methods.is_empty() && !self.methods.contains(method) {
+            Some("method")
+        } else if !self.hosts.is_empty() && !self.hosts.iter().any(|h| host_fits(h, host)) {
+            Some("host")
+        } else if !self.paths.is_empty() && !self.paths.iter().any(|p| p.matches(path)) {
+            Some("path")
+        } else {
+            None
+        }
     }
 
     /// Whether every request that fits `other` fits this one, so that a later `other` is never reached.

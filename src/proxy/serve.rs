@@ -1,47 +1,48 @@
 //! The one way through, from a complete head to an answer or to the passthrough.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Method, Uri, Version, response};
-use hyper::body::Body as _;
+use http::Method;
+use http::header::{CONTENT_ENCODING, HeaderMap};
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType, Result};
 use tracing::error;
 
 use super::Gate;
 use super::api::{self, Api};
-use super::body::{
-    self, BodyReader, Declared, Look, Unread, declared_length, declared_type, looks_like_json,
-};
+use super::body::{self, BodyReader, Declared, Look, Unread, declared_type};
 use super::context::{Context, Target};
-use super::exchange::{self, Call, Ended, Progress, Terms};
-use super::forward::{Told, hide_upstream};
+use super::draw::NotAdmitted;
 use super::reply::Reply;
-use super::respond::{drain, dress};
 use super::route::Inspect;
-use super::stream::{Reader, asks_for_stream};
-use super::upload::{Ahead, Arriving, Sending};
-use super::watch::{Gone, Watch};
-use crate::guard::body::Syntax;
+use super::stream::asks_for_stream;
+use super::upload::Arriving;
+use super::watch::Gone;
+use crate::guard::body::{Hold, Syntax};
 use crate::guard::caps::BodyKind;
+use crate::guard::chain::Stage;
 use crate::guard::cors::Preflight;
+use crate::guard::duplicates::{Sent, Told};
+use crate::guard::json;
 use crate::guard::limits::{Drawer, Draws};
 use crate::guard::mode::{Guard, NotedLate};
-use crate::guard::security_headers::Author;
+use crate::guard::text::Values;
 use crate::guard::{Reason, Refusal};
 use crate::observe::Carriage;
-use crate::state::admission::Outcome;
-use crate::upstream::RequestBody;
+use crate::state::Store;
+use crate::state::claim::KeptAnswer;
 
 /// Why a request does not go on.
-enum Halt {
+pub(super) enum Halt {
     /// It is answered.
     Answered,
     /// It is to be refused.
     Refused(Refusal),
+    /// It was answered before, and is answered alike.
+    Again(Arc<KeptAnswer>),
     /// The client is gone, or the answer broke off: the connection has to end.
     Broken(Box<Error>),
 }
@@ -91,6 +92,10 @@ impl Gate {
             Ok(()) => Ok(false),
             Err(Halt::Answered) => Ok(true),
             Err(Halt::Broken(error)) => Err(error),
+            Err(Halt::Again(answer)) => {
+                self.repeat(session, ctx, &answer).await?;
+                Ok(true)
+            }
             Err(Halt::Refused(refusal))
                 if session.response_written().is_some_and(|h| !h.status.is_informational()) =>
             {
@@ -99,7 +104,8 @@ impl Gate {
                 Err(error)
             }
             Err(Halt::Refused(refusal)) => {
-                self.refuse(session, ctx, refusal).await?;
+                // In a box, as most requests are not refused: their future would carry it along.
+                Box::pin(self.refuse(session, ctx, refusal)).await?;
                 Ok(true)
             }
         }
@@ -109,12 +115,16 @@ impl Gate {
         let malformed = ctx.refusal.take();
         // Even a malformed request is answered in the shape of the path that it names, if it names one.
         let understood = self.understand(session, ctx);
+        ctx.noted.at(Stage::Hygiene);
         if let Some(refusal) = malformed {
             return Err(refusal.into());
         }
+        ctx.noted.at(Stage::Paths);
         understood?;
+        ctx.noted.at(Stage::Client);
         self.head_stage(session, ctx).await?;
         ctx.head_passed = true;
+        ctx.noted.at(Stage::Target);
         self.inspect_target(ctx)?;
         if self.body_stage(session, ctx).await? {
             ctx.carriage = Carriage::Passthrough;
@@ -128,35 +138,51 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         #[cfg(debug_assertions)]
         ctx.live.panic_if_asked(routed.target.path());
+        ctx.noted.at(Stage::Bans);
+        self.check_banned(&routed.client)?;
         let guards = &routed.route.guards;
         let head = routed.head(session);
         guards.check_head(&head, &self.timers, &mut ctx.noted)?;
         let status = ctx.live.is_status_path(head.path, head.method);
         let places = guards.concurrency.enter(&self.inflight, &routed.client);
         let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
-        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status);
+        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, status)
+            .weighing(self.weight_of(ctx, &routed.client));
+        ctx.noted.at(Stage::AddressLimits);
         let drawn = self.draw(&guards.limits.head_draws(&drawer)).await;
         guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
         ctx.places = places;
         if let Some(preflight) = guards.preflight(&head) {
-            self.answer(session, ctx, preflight_reply(&preflight)).await?;
+            Box::pin(self.answer(session, ctx, preflight_reply(&preflight))).await?;
             return Err(Halt::Answered);
         }
         if status {
-            let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
-            guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
-            let live = ctx.live.clone();
-            let mut draws = Draws::default();
-            for route in &live.routes {
-                let drawer = Drawer::of(&head, &live.client, &route.name, false);
-                route.guards.limits.add_all(&drawer, &mut draws);
-            }
-            let reply = self.status(&draws, &routed.client).await?;
-            self.answer(session, ctx, reply).await?;
-            return Err(Halt::Answered);
+            return Box::pin(self.tell_limits(session, ctx)).await;
         }
+        ctx.noted.at(Stage::Maintenance);
         self.check_maintenance()?;
         Ok(())
+    }
+
+    /// Answers a caller who asks for its own limits.
+    async fn tell_limits(&self, session: &mut ServerSession, ctx: &mut Context) -> Result<(), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok(()) };
+        let (head, rules) = (routed.head(session), &ctx.live.client);
+        let guards = &routed.route.guards;
+        ctx.noted.at(Stage::Limits);
+        let drawer =
+            Drawer::of(&head, rules, &routed.route.name, true).weighing(self.weight_of(ctx, &routed.client));
+        let drawn = self.draw(&guards.limits.body_draws(&drawer)).await;
+        guards.observed.judge(Guard::Limits, drawn, &mut ctx.noted)?;
+        let mut draws = Draws::default();
+        for route in &ctx.live.routes {
+            let drawer = Drawer::of(&head, rules, &route.name, false);
+            route.guards.limits.add_all(&drawer, &mut draws);
+        }
+        let reply = self.status(&draws, &routed.client).await?;
+        drop(draws);
+        self.answer(session, ctx, reply).await?;
+        Err(Halt::Answered)
     }
 
     /// Reads and inspects the body where there is one to inspect, and forwards it. `true`: Pingora is to carry it.
@@ -171,12 +197,13 @@ impl Gate {
             self.exchange(session, ctx, Bytes::new().into(), None).await?;
             return Ok(false);
         }
+        ctx.noted.at(Stage::Body);
         let uncoded = refuse_encodings(&session.req_header().headers);
         route.guards.observed.judge(Guard::Json, uncoded, &mut ctx.noted)?;
         let declared = declared_type(&session.req_header().headers);
         let kind = expected_kind(api, declared);
         let caps = &route.guards.caps;
-        if let Some(length) = declared_length(&session.req_header().headers) {
+        if let Some(length) = ctx.declared {
             // What is declared as JSON, or sent to a known API, will be held to that cap; the rest may be an upload.
             caps.check_length(length, kind)?;
         }
@@ -185,7 +212,14 @@ impl Gate {
         let mut reader = BodyReader::new(ctx.started, &route.timeouts, caps.min_rate());
         let look = reader.peek(session).await?;
         let form = declared == Declared::Form || (declared == Declared::Untyped && look == Look::Form);
-        let json = matches!(look, Look::Json | Look::Hidden);
+        let hold = hold(api, declared);
+        // What can't be JSON from the first bytes on may be a large file, and streams.
+        let refuted = || match hold {
+            Hold::Strict | Hold::Lines => false,
+            Hold::Text => !json::begins(reader.start()) && json::refuted(reader.start()),
+            Hold::Loose => json::refuted(reader.start()),
+        };
+        let json = matches!(look, Look::Json | Look::Hidden) && !refuted();
         let inspected = route.inspect == Inspect::Auto && (known || json || form);
         if !inspected {
             // Boxed, as most requests are none: their future would carry it along.
@@ -193,19 +227,21 @@ impl Gate {
             return Ok(false);
         }
         let declared_json = declared == Declared::Json || look == Look::Json;
-        if (declared_json || form) && body::foreign_charset(&session.req_header().headers) {
-            let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
-            let refusal = Refusal::new(Reason::UnsupportedCharset, detail, "");
-            route.guards.observed.judge::<()>(Guard::Json, Err(refusal), &mut ctx.noted)?;
+        let foreign = body::foreign_charset(&session.req_header().headers);
+        if foreign && (form || declared_json && hold == Hold::Strict) {
+            route.guards.observed.judge::<()>(Guard::Json, Err(wrong_charset()), &mut ctx.noted)?;
         }
         let kind = if kind == BodyKind::Other { BodyKind::Json } else { kind };
         let mut held = self.bodies.share();
         let body = reader.whole(session, caps.body(kind), kind.setting(), &mut held).await?;
         ctx.held = Some(held);
-        let syntax = Syntax { json: declared_json || looks_like_json(&body), form };
-        let body = self.inspect(body, syntax, ctx)?;
-        if !syntax.json && !syntax.form {
+        let syntax = Syntax { json: declared_json || json::opens(&body), form, hold };
+        ctx.noted.at(Stage::Texts);
+        let (body, other) = self.inspect(body, syntax, ctx)?;
+        if other {
             self.look_at_upload(&body, session, ctx)?;
+        } else if foreign && hold != Hold::Strict {
+            route.guards.observed.judge::<()>(Guard::Json, Err(wrong_charset()), &mut ctx.noted)?;
         }
         self.admit_body(session, ctx, &body).await?;
         self.exchange(session, ctx, body.into(), None).await?;
@@ -216,13 +252,13 @@ impl Gate {
     fn look_at_upload(&self, body: &[u8], session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let guards = &routed.route.guards;
-        let looked = guards.begin_upload(&routed.head(session)).and_then(|upload| {
-            let Some(mut upload) = upload else { return Ok(()) };
-            upload.feed(body)?;
-            upload.end()
-        });
-        guards.observed.judge(Guard::Uploads, looked, &mut ctx.noted)?;
-        Ok(())
+        let begun = guards.begin_upload(&routed.head(session), routed.api);
+        let Some(mut upload) = guards.observed.judge(Guard::Uploads, begun, &mut ctx.noted)?.flatten() else {
+            return Ok(());
+        };
+        let looked = upload.feed(body).and_then(|()| upload.end());
+        ctx.noted.extend(upload.take_report().noted);
+        Ok(looked?)
     }
 
     /// Looks at the beginning of a body that streams, and then forwards it as it comes.
@@ -235,23 +271,19 @@ impl Gate {
         let Some(routed) = &ctx.routed else { return Ok(()) };
         let route = routed.route.clone();
         let looked_at = route.inspect != Inspect::Off;
-        let guard = if looked_at { route.guards.begin_upload(&routed.head(session)) } else { Ok(None) };
-        let observed = route.guards.observed;
-        let guard = observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
-        ctx.noted_late = (guard.is_some() && observed.contains(Guard::Uploads)).then(NotedLate::default);
-        let declared = declared_length(&session.req_header().headers);
+        let guard =
+            if looked_at { route.guards.begin_upload(&routed.head(session), routed.api) } else { Ok(None) };
+        let guard = route.guards.observed.judge(Guard::Uploads, guard, &mut ctx.noted)?.flatten();
+        let late = NotedLate::default();
+        ctx.noted_late = guard.is_some().then(|| late.clone());
         let (first, patience) = reader.into_first();
-        let arriving = Arriving::new(route, guard, ctx.noted_late.clone(), declared, patience);
-        let (body, sending) = match arriving.look_ahead(session, first, self.bodies.share()).await? {
-            Ahead::Whole(body, held) => {
-                ctx.held = Some(held);
-                (body.into(), None)
-            }
-            Ahead::Begun(sending, body) => (body, Some(sending)),
-        };
-        ctx.arriving = sending.is_some();
+        let arriving = Arriving::new(route, guard, late, ctx.declared, patience, self.bodies.share());
+        let ahead = arriving.look_ahead(session, first, self.bodies.share()).await?;
+        ctx.held = ahead.held;
+        self.take_named(ctx, ahead.named);
+        ctx.arriving = ahead.sending.is_some();
         self.admit_body(session, ctx, &[]).await?;
-        self.exchange(session, ctx, body, sending).await
+        self.exchange(session, ctx, ahead.body, ahead.sending).await
     }
 
     /// The guard of the texts in path and query: what it asks for is changed in what is forwarded.
@@ -271,17 +303,23 @@ impl Gate {
     }
 
     /// The body guards: shape, length and content of texts; and the session that the body names, if the head named none.
-    /// Answers the body as it is to be forwarded.
-    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<Bytes, Halt> {
-        let live = ctx.live.clone();
-        let Some(routed) = &mut ctx.routed else { return Ok(body) };
+    /// Answers the body as it is to be forwarded, and whether it is neither JSON nor a form.
+    fn inspect(&self, body: Bytes, syntax: Syntax, ctx: &mut Context) -> Result<(Bytes, bool), Halt> {
+        let Some(routed) = &ctx.routed else { return Ok((body, false)) };
         let guards = &routed.route.guards;
         let found = guards.check_body(&body, syntax, routed.api, &self.timers, &mut ctx.noted)?;
-        if let Some(session) = found.session {
-            live.client.session_from_body(&mut routed.client, &session);
-        }
+        self.take_named(ctx, found.named);
         ctx.seen.extend(found.seen);
-        Ok(found.rewritten.map_or(body, Bytes::from))
+        let other = found.other || !syntax.json && !syntax.form;
+        Ok((found.rewritten.map_or(body, Bytes::from), other))
+    }
+
+    /// Takes in what a body names. Its session counts where the head named none.
+    fn take_named(&self, ctx: &mut Context, named: Values) {
+        if let (Some(session), Some(routed)) = (&named.session, &mut ctx.routed) {
+            ctx.live.client.session_from_body(&mut routed.client, session);
+        }
+        ctx.named = named;
     }
 
     /// Takes leave to call the upstream, then draws what depends on the body: all granted, or nothing taken.
@@ -289,9 +327,17 @@ impl Gate {
         if let Some(routed) = &ctx.routed {
             let path = routed.target.path();
             ctx.stream_asked = asks_for_stream(routed.api, path, routed.accepts_events, body);
+            if ctx.stream_asked || routed.websocket {
+                let guards = &routed.route.guards;
+                let places = guards.concurrency.enter_stream(&self.streams, &routed.client);
+                let places = guards.observed.judge(Guard::Concurrency, places, &mut ctx.noted)?;
+                ctx.places = places.or(ctx.places.take());
+            }
         }
+        ctx.noted.at(Stage::Breaker);
         self.take_permit(ctx)?;
-        let admitted = self.draw_body(session, ctx).await;
+        ctx.noted.at(Stage::Limits);
+        let admitted = self.draw_body(session, ctx, body).await;
         if admitted.is_err() {
             // Others may probe the upstream meanwhile, and no fallback serves it.
             ctx.permit = None;
@@ -301,159 +347,46 @@ impl Gate {
         admitted
     }
 
-    async fn draw_body(&self, session: &ServerSession, ctx: &mut Context) -> Result<(), Halt> {
+    async fn draw_body(&self, session: &ServerSession, ctx: &mut Context, body: &[u8]) -> Result<(), Halt> {
         let Some(routed) = &ctx.routed else { return Ok(()) };
-        let head = routed.head(session);
-        let drawer = Drawer::of(&head, &ctx.live.client, &routed.route.name, false);
-        let guards = &routed.route.guards;
-        let admitted = self.admit(&guards.limits.body_draws(&drawer)).await;
-        ctx.admission = guards.observed.judge(Guard::Limits, admitted, &mut ctx.noted)?.flatten();
+        let (head, rules, guards) = (routed.head(session), &ctx.live.client, &routed.route.guards);
+        let drawer = Drawer::of(&head, rules, &routed.route.name, false)
+            .naming(&ctx.named.counted)
+            .weighing(self.weight_of(ctx, &routed.client));
+        let mut draws = guards.limits.body_draws(&drawer);
+        let message = ctx.named.message.as_deref();
+        let sent = Sent { head: &head, rules, api: routed.api, body, inspected: !ctx.arriving, message };
+        let claims = guards.claims(&sent, &mut draws, &mut ctx.noted)?;
+        let mut admitted = self.admit(&draws, claims.as_slice()).await;
+        if let Err(NotAdmitted::Claimed(at, holder)) = &admitted {
+            let refusal = match claims.told(*at, holder) {
+                Told::Refused(refusal) => refusal,
+                Told::Again(key, refusal) => match self.store().kept_answer(key).await {
+                    Ok(Some(answer)) => return Err(Halt::Again(answer)),
+                    Ok(None) | Err(_) => refusal,
+                },
+            };
+            guards.observed.judge(Guard::Duplicates, Err::<(), _>(refusal), &mut ctx.noted)?;
+            admitted = self.admit(&draws, &[]).await;
+        } else {
+            ctx.keep = claims.keeps();
+        }
+        let admitted = admitted.map_err(|why| match why {
+            NotAdmitted::Refused(refusal) => refusal,
+            // Nothing was claimed the second time.
+            NotAdmitted::Claimed(..) => Refusal::new(Reason::Duplicate, "The same message came before.", ""),
+        });
+        // With what the head drew: once for both, as that costs a write.
+        let admitted = match admitted {
+            Ok(admission) => self.persist().await.map(|()| admission),
+            refused => refused,
+        };
+        let about = match &admitted {
+            Err(refusal) if refusal.reason == Reason::LoopDetected => Guard::Loops,
+            _ => Guard::Limits,
+        };
+        ctx.admission = guards.observed.judge(about, admitted, &mut ctx.noted)?.flatten();
         Ok(())
-    }
-
-    /// Forwards a request that was read whole, or else its `upload`, and streams the answer back.
-    async fn exchange(
-        &self,
-        session: &mut ServerSession,
-        ctx: &mut Context,
-        body: RequestBody,
-        upload: Option<Box<Sending>>,
-    ) -> Result<(), Halt> {
-        ctx.carriage = if upload.is_some() { Carriage::Passthrough } else { Carriage::Exchange };
-        let Some(routed) = &ctx.routed else { return Ok(()) };
-        let fallback = routed.route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
-        let spare = fallback.and_then(|_| body.whole()).cloned();
-        let mut watch = Watch::new(session, upload);
-        let ended = match (self.call(session, ctx, &mut watch, body).await?, spare) {
-            (Ended::Unsent(refusal), Some(body)) if self.divert(ctx, refusal.reason) => {
-                Box::pin(self.call(session, ctx, &mut watch, body.into())).await?
-            }
-            (ended, _) => ended,
-        };
-        let outcome = match &ended {
-            Ended::Served => Outcome::Served,
-            Ended::Stopped { why, .. } if why.reason != Reason::StreamIdle => Outcome::Served,
-            Ended::ClientGone | Ended::Refused(_) => Outcome::ClientGone,
-            Ended::Unsent(_) => Outcome::NeverSent,
-            Ended::Failed(_) | Ended::Truncated(_) | Ended::Stopped { .. } => Outcome::UpstreamFailed,
-        };
-        if let Some(admission) = ctx.admission.take() {
-            admission.settle(outcome);
-        }
-        match ended {
-            Ended::Served => {
-                if watch.is_sending() {
-                    drain(session).await;
-                }
-                Ok(())
-            }
-            Ended::ClientGone => Err(Gone.into()),
-            Ended::Unsent(refusal) | Ended::Failed(refusal) | Ended::Refused(refusal) => Err(refusal.into()),
-            Ended::Truncated(error) => {
-                ctx.refusal =
-                    Some(Refusal::new(Reason::UpstreamFailed, "The upstream broke off its answer.", ""));
-                Err(error.into())
-            }
-            Ended::Stopped { why, whole } => {
-                let reason = why.reason;
-                ctx.refusal = Some(why);
-                match whole {
-                    true => Ok(()),
-                    false => Err(Error::explain(ErrorType::ReadTimedout, reason.code()).into()),
-                }
-            }
-        }
-    }
-
-    /// Makes one call, and tells the upstream's breaker how it went.
-    async fn call(
-        &self,
-        session: &mut ServerSession,
-        ctx: &mut Context,
-        watch: &mut Watch,
-        body: RequestBody,
-    ) -> Result<Ended, Refusal> {
-        let Some(routed) = &ctx.routed else { return Ok(Ended::Served) };
-        let upstream = routed.upstream.clone();
-        let told = Told {
-            client: &routed.client,
-            authority: routed.authority.as_deref(),
-            upstream: upstream.host(),
-            request_id: &ctx.request_id,
-            websocket: false,
-        };
-        let request_head = session.req_header();
-        let mut headers: HeaderMap = request_head.headers.clone();
-        headers.reserve(TOLD);
-        routed.route.guards.forwarding.request(&mut headers, &told);
-        headers.remove(http::header::TRANSFER_ENCODING);
-        let stream_asked = ctx.stream_asked;
-        if stream_asked {
-            // Nothing can be added to a stream that is coded, and coding holds events back.
-            headers.remove(http::header::ACCEPT_ENCODING);
-        }
-        if let Some(length) = body.size_hint().exact()
-            && (length > 0 || headers.contains_key(CONTENT_LENGTH))
-        {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        let uri = Uri::try_from(routed.target.as_str())
-            .map_err(|_| Refusal::new(Reason::InvalidPath, "The path can't be forwarded.", "paths"))?;
-        let mut request = http::Request::new(body);
-        *request.method_mut() = request_head.method.clone();
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-
-        if let Some(admission) = &mut ctx.admission {
-            admission.note(Outcome::Abandoned);
-        }
-        let live = ctx.live.clone();
-        let Some(outbound) = live.outbound_of(&upstream) else { return Ok(Ended::Served) };
-        let mut permit = ctx.permit.take();
-        let mut progress = Progress::default();
-        // Once the answer begins, the body is sent: what it held is free for others.
-        let mut held = ctx.held.take();
-        let dressing = &*ctx;
-        let terms = Terms {
-            timeouts: &routed.route.timeouts,
-            streams: &routed.route.streams,
-            stream_asked,
-            reader: Reader { api: routed.api, shape: ctx.shape, request_id: &ctx.request_id },
-            stop: &self.stop,
-            metrics: self.observer.metrics().streams(),
-        };
-        let dress = |session: &mut ServerSession, head: &mut response::Parts, first_byte| {
-            held = None;
-            if let Some(permit) = &mut permit {
-                permit.answered(head.status, first_byte);
-            }
-            if self.stop.draining() {
-                session.set_keepalive(None);
-            }
-            hide_upstream(&mut head.headers, &upstream, &routed.client, routed.authority.as_deref());
-            dress(head, dressing, Author::Upstream);
-        };
-        let call = Call {
-            upstream: &upstream,
-            client: &routed.client,
-            own_host: routed.route.guards.forwarding.host_of_upstream,
-            retries: &outbound.retries,
-            request,
-        };
-        let ended = exchange::carry(session, watch, call, &terms, &mut progress, dress).await;
-        ctx.held = held;
-        ctx.upstream_first_byte = progress.first_byte;
-        ctx.retries += progress.retries;
-        let failed = match &ended {
-            Ended::Unsent(_) | Ended::Failed(_) | Ended::Truncated(_) => true,
-            Ended::Stopped { why, .. } => why.reason == Reason::StreamIdle,
-            Ended::Served | Ended::ClientGone | Ended::Refused(_) => false,
-        };
-        if let Some(permit) = permit.filter(|_| failed) {
-            permit.failed();
-        }
-        Ok(ended)
     }
 }
 
@@ -467,9 +400,6 @@ fn preflight_reply(preflight: &Preflight) -> Reply {
     reply
 }
 
-/// About as many fields as forwarding adds.
-const TOLD: usize = 8;
-
 /// A body that the guards can't read would reach the upstream unread.
 fn refuse_encodings(headers: &HeaderMap) -> Result<(), Refusal> {
     let coded =
@@ -481,11 +411,27 @@ fn refuse_encodings(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn wrong_charset() -> Refusal {
+    let detail = "JSON (RFC 8259 §8.1) and forms are UTF-8; the Content-Type names another charset.";
+    Refusal::new(Reason::UnsupportedCharset, detail, "")
+}
+
+/// How a body that begins as JSON is held to it. An API that is known takes JSON whatever it is called; elsewhere what is
+/// called something else may be that.
+fn hold(api: Option<Api>, declared: Declared) -> Hold {
+    match (api, declared) {
+        (None, Declared::Lines | Declared::Multipart | Declared::Other) => Hold::Loose,
+        (Some(_), Declared::Lines) => Hold::Lines,
+        (None, Declared::Text) => Hold::Text,
+        (Some(_), _) | (None, Declared::Json | Declared::Form | Declared::Untyped) => Hold::Strict,
+    }
+}
+
 fn expected_kind(api: Option<Api>, declared: Declared) -> BodyKind {
     match (api, declared) {
         (_, Declared::Multipart) => BodyKind::Other,
         (Some(api), _) if api.is_model() => BodyKind::Model,
         (Some(_), _) | (None, Declared::Json | Declared::Form) => BodyKind::Json,
-        (None, Declared::Untyped | Declared::Other) => BodyKind::Other,
+        (None, Declared::Untyped | Declared::Text | Declared::Lines | Declared::Other) => BodyKind::Other,
     }
 }

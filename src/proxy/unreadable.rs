@@ -14,17 +14,20 @@ use super::api;
 use super::path::{NormalPath, clean_query, split_target};
 use super::reply::Reply;
 use super::respond::{DRAIN_BYTES, DRAIN_TIME, dress};
-use crate::guard::Traffic;
 use crate::guard::hygiene::Unreadable;
 use crate::guard::security_headers::Author;
+use crate::guard::{Refusal, Traffic};
 use crate::observe::line::lossy;
 use crate::observe::{Carriage, Record};
 use crate::server::door::client_stream;
 
 impl Gate {
-    /// Refuses an HTTP/1 head that Pingora gave up, judged by its bytes, and ends the connection.
-    pub(super) async fn refuse_unreadable(&self, mut session: ServerSession) {
-        let Some(io) = client_stream(&session) else { return session.shutdown().await };
+    /// Refuses an HTTP/1 head that Pingora gave up, judged by its bytes, and ends the connection. Answers why.
+    pub(super) async fn refuse_unreadable(&self, mut session: ServerSession) -> Option<Refusal> {
+        let Some(io) = client_stream(&session) else {
+            session.shutdown().await;
+            return None;
+        };
         let overlong = io.head_is_overlong();
         let raw = io.head_done(<[u8]>::to_vec);
         let mut ctx = self.context();
@@ -46,6 +49,7 @@ impl Gate {
             method: &head.method.and_then(|method| Method::from_bytes(method).ok()).unwrap_or_else(unknown),
             path: path.as_ref().map_or("-", NormalPath::as_str),
             query: query.as_deref(),
+            keys: ctx.live.client.key_names(),
             host: &head.field("host").map(lossy).unwrap_or_default(),
             version: Version::HTTP_11,
             status: session.response_written().map(|head| head.status),
@@ -72,9 +76,11 @@ impl Gate {
             model: None,
         });
         ctx.in_flight = None;
+        let refusal = head.refusal;
         if let ServerSession::H1(session) = session {
             linger(session.into_inner()).await;
         }
+        Some(refusal)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Watches the client while the gate works for it, and hands on what still comes of its upload.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use pingora::ErrorType;
 use pingora::protocols::http::ServerSession;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::upload::{Halted, Sending};
+use crate::server::Alarm;
+use crate::upstream::Wait;
 
 /// The client is gone: nobody is left to answer.
 #[derive(Debug)]
@@ -48,7 +50,10 @@ impl Watch {
 
     /// Resolves when the client has left or its upload is halted, else never.
     pub async fn gone(&mut self, session: &mut ServerSession) -> Halted {
-        if let Err(halted) = self.send(session).await {
+        // In a box, as most requests have no upload.
+        if self.is_sending()
+            && let Err(halted) = Box::pin(self.send(session)).await
+        {
             return halted;
         }
         if !self.blind {
@@ -76,24 +81,36 @@ impl Watch {
     }
 
     /// Does `work` unless the client leaves first or its upload is halted. `None`: it took longer than `allowed`, which
-    /// counts from the end of the request.
+    /// counts from the end of the request; that is `started`, but for an upload. A work that took too long, or does not take
+    /// the upload, is given up by `wait`.
     pub async fn during<T>(
         &mut self,
         session: &mut ServerSession,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
+        (wait, alarm): (&Wait, &mut Alarm),
+        started: Instant,
         allowed: Duration,
     ) -> Result<Option<T>, Halted> {
-        let mut work = pin!(work);
-        if self.upload.is_some() {
+        if self.is_sending() {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(Some(done)),
-                sent = self.send(session) => sent?,
+                sent = Box::pin(self.send(session)) => {
+                    if matches!(sent, Err(Halted::Stalled)) {
+                        wait.give_up();
+                    }
+                    sent?;
+                }
             }
         }
+        let due = self.sent.unwrap_or(started) + allowed;
         tokio::select! {
             biased;
-            done = timeout(allowed, work) => Ok(done.ok()),
+            done = work => Ok(Some(done)),
+            () = alarm.until(due) => {
+                wait.give_up();
+                Ok(None)
+            }
             halted = self.gone(session) => Err(halted),
         }
     }

@@ -1,5 +1,7 @@
 //! Answers given before any request is known, whole and ready: to a head that can't be parsed, and at a full door.
 
+use std::io::Write;
+
 macro_rules! answer {
     ($status:literal, $reason:literal, $more:literal, $length:literal, $body:literal) => {
         concat!(
@@ -42,6 +44,21 @@ pub const BUSY: &[u8] = answer!(
      \"code\":\"too_many_connections\"}\n"
 );
 
+/// To a client that is banned for so many seconds.
+pub fn banned(seconds: u64) -> Vec<u8> {
+    let body = "{\"type\":\"about:blank\",\"title\":\"Forbidden\",\"status\":403,\
+                \"detail\":\"Too many requests of this caller were refused; it is not served for a while (set by bans).\",\
+                \"code\":\"banned\"}\n";
+    let mut answer = BANNED_HEAD.to_vec();
+    // Writing to a vector can't fail.
+    let _ = write!(answer, "Content-Length: {}\r\nRetry-After: {seconds}\r\n\r\n{body}", body.len());
+    answer
+}
+
+const BANNED_HEAD: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/problem+json\r\n\
+    Cache-Control: no-store\r\nX-Tidegate-Reason: banned\r\n\
+    X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nConnection: close\r\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,7 +67,12 @@ mod tests {
     /// A wrong length makes the client wait for bytes that never come, or miss some.
     #[test]
     fn canned_answers_are_whole() {
-        for (answer, reason) in [(UNPARSED, Reason::MalformedRequest), (BUSY, Reason::TooManyConnections)] {
+        let banned = banned(900);
+        for (answer, reason) in [
+            (UNPARSED, Reason::MalformedRequest),
+            (BUSY, Reason::TooManyConnections),
+            (&banned, Reason::Banned),
+        ] {
             let (head, body) =
                 std::str::from_utf8(answer).expect("text").split_once("\r\n\r\n").expect("head");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
@@ -18,14 +19,15 @@ use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::canned::BUSY;
+use super::canned::{self, BUSY};
 use super::gate_io::{GateIo, HeadCaps};
 use super::stop::{Connected, Stop};
 use crate::guard::Reason;
 use crate::observe::metrics::ConnectionRefusal;
 use crate::observe::{Observer, OpenConnection, SecurityEvent};
+use crate::proxy::reply::seconds;
 use crate::state::inflight::{Inflight, Permit};
-use crate::state::{Clock, Subject};
+use crate::state::{AnyStore, Clock, Store, Subject};
 
 /// Caps on connections, as run.
 #[derive(Clone, Debug)]
@@ -64,6 +66,11 @@ impl Tenure {
         Self { _places: places, open, observer: door.observer.clone(), clock: door.clock.clone(), peer }
     }
 
+    /// Of a connection that came through no door.
+    pub fn of_nobody(observer: Arc<Observer>, clock: Clock, peer: IpAddr) -> Self {
+        Self { _places: None, open: None, observer, clock, peer }
+    }
+
     #[cfg(test)]
     pub(super) fn for_test() -> Self {
         use crate::observe::{AccessFormat, LogTarget, ObserverConfig};
@@ -74,7 +81,7 @@ impl Tenure {
         };
         let clock = Clock::system();
         let observer = Arc::new(Observer::start(&silent, clock.now()).expect("observer"));
-        Self { _places: None, open: None, observer, clock, peer: IpAddr::V4(Ipv4Addr::LOCALHOST) }
+        Self::of_nobody(observer, clock, IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// Whether the connection, on which nothing of a request has come, has to end because the server does.
@@ -121,6 +128,8 @@ pub struct Door<A> {
     clock: Clock,
     /// Set if its connections are traffic, which shows in the metrics, and which the end waits for.
     traffic: Option<Arc<Stop>>,
+    /// Tells who is banned.
+    store: Option<Arc<AnyStore>>,
     /// Second in which the last refusal was told as an event: a flood must not become one of events.
     told: AtomicU64,
 }
@@ -146,6 +155,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             observer,
             clock,
             traffic: None,
+            store: None,
             told: AtomicU64::new(0),
         }
     }
@@ -154,6 +164,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     pub fn for_traffic(mut self, stop: Arc<Stop>) -> Self {
         self.traffic = Some(stop);
         self
+    }
+
+    /// Turns away addresses that are banned in `store`.
+    pub fn banning(mut self, store: Arc<AnyStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// How long an address is still banned.
+    fn banned(&self, peer: IpAddr) -> Option<Duration> {
+        let ban = self.store.as_ref()?.bans().in_force(Subject::address(peer))?;
+        Some(ban.until.since(self.clock.now()))
     }
 
     fn tell(&self, peer: IpAddr) {
@@ -179,21 +201,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
         let peer =
             digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(|address| address.as_inet());
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        if let Some(wait) = self.banned(peer) {
+            turn_away(&mut io, &canned::banned(seconds(wait))).await;
+            return None;
+        }
         match self.admit(peer) {
             Ok(places) => {
                 let tenure = Tenure::new(Some(places), peer, self);
-                let io = GateIo::new(io, self.caps.head, tenure);
+                let io = GateIo::new(io, self.caps.head, self.caps.idle, tenure);
                 self.app.process_new(Box::new(io), shutdown).await;
             }
             Err(why) => {
                 self.observer.metrics().connection_refused(why);
                 self.tell(peer);
-                // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
-                let _ = timeout(Duration::from_millis(100), async {
-                    io.write_all(BUSY).await?;
-                    io.flush().await
-                })
-                .await;
+                turn_away(&mut io, BUSY).await;
             }
         }
         None
@@ -202,6 +223,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
     async fn cleanup(&self) {
         self.app.cleanup().await;
     }
+}
+
+async fn turn_away(io: &mut Stream, answer: &[u8]) {
+    // The socket's buffer is empty, so this does not wait; a peer that plays tricks loses its answer.
+    let _ = timeout(Duration::from_millis(100), async {
+        io.write_all(answer).await?;
+        io.flush().await
+    })
+    .await;
 }
 
 /// Marks where a head begins.
@@ -213,15 +243,21 @@ struct Marked<A> {
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Marked<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    // Without a future of its own: it would only be a box around the app's.
+    fn process_new_http<'life0, 'life1, 'async_trait>(
+        self: &'life0 Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'life1 ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
         if let Some(io) = client_stream(&session) {
             io.expect_head();
         }
-        self.app.process_new_http(session, shutdown).await
+        self.app.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,13 +16,17 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest, tls::TlsRef,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::canned::UNPARSED;
 use super::door::Tenure;
 
 /// RFC 9113 §3.4.
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Bytes that are held back, at most: a head of an answer.
+const HELD: usize = 16 * 1024;
 
 /// Caps on a request head while it is being read.
 #[derive(Clone, Copy, Debug)]
@@ -35,20 +39,22 @@ pub struct HeadCaps {
 
 #[derive(Debug)]
 enum Phase {
-    /// Between two requests: nothing of the next head has come.
-    Idle,
-    /// A head is arriving. The timer exists only once a read had to wait.
-    Head { since: Instant, timer: Option<Pin<Box<Sleep>>> },
-    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's, but for one that was set.
-    Open,
+    /// Between two requests: nothing of the next head has come. The time is that of the first read that had to wait.
+    Idle { since: Option<Instant> },
+    /// A head is arriving.
+    Head { since: Instant },
+    /// A body, an answer, a tunnel, or HTTP/2: deadlines are somebody else's, but for one after which whoever reads is
+    /// to be told that time is over.
+    Open { due: Option<Instant> },
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     head: Vec<u8>,
-    /// When whoever reads is to be told that time is over.
-    due: Option<Pin<Box<Sleep>>>,
+    /// Whether what is written next begins an answer.
+    begins: bool,
+    alarm: Alarm,
 }
 
 /// The wrapped stream. Holds the connection's `tenure` (its permits) until the connection ends.
@@ -56,20 +62,29 @@ struct State {
 pub struct GateIo {
     io: Stream,
     caps: HeadCaps,
+    /// How long it may idle between two requests.
+    idle: Duration,
     state: Mutex<State>,
     /// Bytes read by `try_peek` and not yet delivered.
     peeked: Vec<u8>,
-    /// What is left to write of the answer to a head that can't be parsed.
-    rebuke: Option<&'static [u8]>,
+    /// To be written before anything else: the beginning of an answer, or the gate's own to a head that can't be parsed.
+    held: Vec<u8>,
+    /// Whether that was its own, so that Pingora's is dropped.
+    rebukes: bool,
     tenure: Tenure,
 }
 
 impl GateIo {
     /// Wraps a fresh connection, whose first head is due at once.
-    pub fn new(io: Stream, caps: HeadCaps, tenure: Tenure) -> Self {
-        let phase = Phase::Head { since: Instant::now(), timer: None };
-        let state = Mutex::new(State { phase, head: Vec::with_capacity(1024), due: None });
-        Self { io, caps, state, peeked: Vec::new(), rebuke: None, tenure }
+    pub fn new(io: Stream, caps: HeadCaps, idle: Duration, tenure: Tenure) -> Self {
+        let phase = Phase::Head { since: Instant::now() };
+        let state = Mutex::new(State {
+            phase,
+            head: Vec::with_capacity(1024),
+            begins: false,
+            alarm: Alarm::default(),
+        });
+        Self { io, caps, idle, state, peeked: Vec::new(), held: Vec::new(), rebukes: false, tenure }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,10 +94,9 @@ impl GateIo {
     /// The last request is done: the next byte starts a head.
     pub fn expect_head(&self) {
         let mut state = self.state();
-        if matches!(state.phase, Phase::Open) {
-            state.phase = Phase::Idle;
+        if matches!(state.phase, Phase::Open { .. }) {
+            state.phase = Phase::Idle { since: None };
             state.head.clear();
-            state.due = None;
         }
     }
 
@@ -90,14 +104,25 @@ impl GateIo {
     /// whatever of the body came with it).
     pub fn head_done<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
         let mut state = self.state();
-        state.phase = Phase::Open;
+        state.phase = Phase::Open { due: None };
+        state.begins = true;
         look(&state.head)
     }
 
     /// From `due` on, until the next head, a read that has to wait fails: so whoever waits for anything else while it
     /// watches the client learns that time is over.
     pub fn set_due(&self, due: Instant) {
-        self.state().due = Some(Box::pin(tokio::time::sleep_until(due)));
+        self.state().phase = Phase::Open { due: Some(due) };
+    }
+
+    /// The connection's timer, which nobody else needs as long as a request is served.
+    pub fn lend_alarm(&self) -> Alarm {
+        std::mem::take(&mut self.state().alarm)
+    }
+
+    /// Takes the timer back.
+    pub fn return_alarm(&self, alarm: Alarm) {
+        self.state().alarm = alarm;
     }
 
     /// The head's bytes and what came with them, to be read again.
@@ -119,6 +144,8 @@ impl GateIo {
 
 impl Drop for GateIo {
     fn drop(&mut self) {
+        // An answer that breaks off behind its head is that head.
+        let _ = self.poll_held(&mut Context::from_waker(Waker::noop()));
         if self.head_abandoned() {
             self.tenure.head_abandoned();
         }
@@ -144,9 +171,9 @@ impl State {
             return Ok(());
         }
         match &self.phase {
-            Phase::Open => return Ok(()),
-            Phase::Idle => self.phase = Phase::Head { since: Instant::now(), timer: None },
-            Phase::Head { since, .. } if since.elapsed() > caps.deadline => return Err(late()),
+            Phase::Open { .. } => return Ok(()),
+            Phase::Idle { .. } => self.phase = Phase::Head { since: Instant::now() },
+            Phase::Head { since } if since.elapsed() > caps.deadline => return Err(late()),
             Phase::Head { .. } => {}
         }
         let room = caps.bytes.saturating_sub(self.head.len());
@@ -157,25 +184,22 @@ impl State {
     /// Whether nothing of a request has come.
     fn is_idle(&self) -> bool {
         match self.phase {
-            Phase::Idle => true,
+            Phase::Idle { .. } => true,
             Phase::Head { .. } => self.head.is_empty(),
-            Phase::Open => false,
+            Phase::Open { .. } => false,
         }
     }
 
-    /// A read has to wait: ready only if the head's deadline has passed, or the one that was set.
-    fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps) -> Poll<io::Result<()>> {
-        if let Phase::Head { since, timer } = &mut self.phase {
-            let timer =
-                timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*since + caps.deadline)));
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(late()));
-            }
-        }
-        match &mut self.due {
-            Some(due) => due.as_mut().poll(cx).map(|()| Err(over())),
-            None => Poll::Pending,
-        }
+    /// A read has to wait: ready only if a deadline has passed. To whoever reads, a connection that was idle for too
+    /// long is one that its client has ended.
+    fn waiting(&mut self, cx: &mut Context<'_>, caps: HeadCaps, idle: Duration) -> Poll<io::Result<()>> {
+        let (deadline, outcome) = match &mut self.phase {
+            Phase::Idle { since } => (*since.get_or_insert_with(Instant::now) + idle, None),
+            Phase::Head { since } => (*since + caps.deadline, Some(late as fn() -> io::Error)),
+            Phase::Open { due: Some(due) } => (*due, Some(over as fn() -> io::Error)),
+            Phase::Open { due: None } => return Poll::Pending,
+        };
+        self.alarm.poll(deadline, cx).map(|()| outcome.map_or(Ok(()), |error| Err(error())))
     }
 }
 
@@ -195,7 +219,7 @@ impl AsyncRead for GateIo {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             // To whoever reads it is as if the client had ended the connection.
             Poll::Pending if state.is_idle() && this.tenure.is_over(cx) => Poll::Ready(Ok(())),
-            Poll::Pending => state.waiting(cx, this.caps),
+            Poll::Pending => state.waiting(cx, this.caps, this.idle),
         }
     }
 }
@@ -206,17 +230,31 @@ impl GateIo {
     fn answers_for_pingora(&mut self) -> bool {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if matches!(state.phase, Phase::Head { .. }) && !state.head.is_empty() {
-            state.phase = Phase::Open;
-            self.rebuke = Some(UNPARSED);
+            state.phase = Phase::Open { due: None };
+            self.held.extend_from_slice(UNPARSED);
+            self.rebukes = true;
             self.tenure.head_unparsed();
         }
-        self.rebuke.is_some()
+        self.rebukes
     }
 
-    fn poll_rebuke(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.rebuke.filter(|rest| !rest.is_empty()) {
-            let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
-            self.rebuke = rest.get(written..);
+    /// Keeps the beginning of an answer back, if it is no more than a head: it is sent with what follows, in one packet,
+    /// or once it is flushed.
+    fn holds(&mut self, bytes: &[u8]) -> bool {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let holds = std::mem::take(&mut state.begins) && bytes.len() <= HELD;
+        if holds {
+            self.held.extend_from_slice(bytes);
+        }
+        holds
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.held))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(self.held.drain(..written)),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -225,21 +263,30 @@ impl GateIo {
 impl AsyncWrite for GateIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.answers_for_pingora() {
+        if this.answers_for_pingora() || this.holds(buf) {
             return Poll::Ready(Ok(buf.len()));
+        }
+        while !this.held.is_empty() {
+            let both = [io::IoSlice::new(&this.held), io::IoSlice::new(buf)];
+            let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, &both))?;
+            let of_held = written.min(this.held.len());
+            this.held.drain(..of_held);
+            if written == 0 || written > of_held {
+                return Poll::Ready(Ok(written - of_held));
+            }
         }
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        std::task::ready!(this.poll_rebuke(cx))?;
+        ready!(this.poll_held(cx))?;
         Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        std::task::ready!(this.poll_rebuke(cx))?;
+        ready!(this.poll_held(cx))?;
         Pin::new(&mut this.io).poll_shutdown(cx)
     }
 
@@ -252,6 +299,7 @@ impl AsyncWrite for GateIo {
         if this.answers_for_pingora() {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
+        ready!(this.poll_held(cx))?;
         Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
@@ -263,6 +311,7 @@ impl AsyncWrite for GateIo {
 #[async_trait]
 impl Shutdown for GateIo {
     async fn shutdown(&mut self) {
+        let _ = self.poll_held(&mut Context::from_waker(Waker::noop()));
         self.io.shutdown().await;
     }
 }
@@ -322,7 +371,7 @@ impl Peek for GateIo {
         }
         if seen == H2_PREFACE {
             let mut state = self.state();
-            state.phase = Phase::Open;
+            state.phase = Phase::Open { due: None };
             state.head = Vec::new();
         }
         buf.fill(0);
@@ -340,6 +389,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     const CAPS: HeadCaps = HeadCaps { deadline: Duration::from_millis(80), bytes: 256 };
+    const IDLE: Duration = Duration::from_millis(240);
 
     async fn pair() -> (tokio::net::TcpStream, GateIo) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -347,7 +397,7 @@ mod tests {
             tokio::net::TcpStream::connect(listener.local_addr().expect("addr")).await.expect("connect");
         let (server, _) = listener.accept().await.expect("accept");
         let io: L4 = server.into();
-        (client, GateIo::new(Box::new(io), CAPS, Tenure::for_test()))
+        (client, GateIo::new(Box::new(io), CAPS, IDLE, Tenure::for_test()))
     }
 
     /// A client that drips its head would otherwise hold a connection for ever.
@@ -386,6 +436,24 @@ mod tests {
         assert!(io.head_abandoned());
     }
 
+    /// A connection whose next request never comes would be kept for ever; to whoever reads it has ended in good order.
+    #[tokio::test]
+    async fn an_idle_connection_ends() {
+        let (mut client, mut io) = pair().await;
+        let mut buf = [0u8; 64];
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+            assert_eq!(io.read(&mut buf).await.expect("read"), 18);
+            io.head_done(|_| ());
+            io.expect_head();
+            let start = Instant::now();
+            tokio::time::timeout(IDLE / 2, io.read(&mut buf)).await.expect_err("it may idle");
+            tokio::time::timeout(IDLE / 4, io.read(&mut buf)).await.expect_err("however often it is read");
+            assert!(start.elapsed() < IDLE);
+        }
+        assert_eq!(io.read(&mut buf).await.expect("an end"), 0);
+    }
+
     /// Who waits for an app while it watches the client would wait for ever.
     #[tokio::test]
     async fn a_reader_is_told_when_time_is_over() {
@@ -402,6 +470,32 @@ mod tests {
         tokio::time::timeout(CAPS.deadline * 2, io.read(&mut buf))
             .await
             .expect_err("the next head is not cut");
+    }
+
+    /// An answer of a head and a few bytes would cost two packets. What is flushed or broken off must be sent all the same.
+    #[tokio::test]
+    async fn a_head_is_sent_with_what_follows() {
+        let (mut client, mut io) = pair().await;
+        let mut buf = [0u8; 64];
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+        assert_eq!(io.read(&mut buf).await.expect("read"), 18);
+        for (pieces, together) in [(["head", "body"], "headbody"), (["1xx", ""], "1xx")] {
+            io.head_done(|_| ());
+            io.write_all(pieces[0].as_bytes()).await.expect("write");
+            assert!(client.try_read(&mut buf).is_err(), "sent alone");
+            match pieces[1] {
+                "" => io.flush().await.expect("flush"),
+                rest => io.write_all(rest.as_bytes()).await.expect("write"),
+            }
+            let n = client.read(&mut buf).await.expect("read");
+            assert_eq!(&buf[..n], together.as_bytes());
+        }
+        io.write_all(b"more").await.expect("write");
+        assert_eq!(client.read(&mut buf).await.expect("what follows is sent at once"), 4);
+        io.head_done(|_| ());
+        io.write_all(b"head").await.expect("write");
+        drop(io);
+        assert_eq!(client.read(&mut buf).await.expect("what broke off"), 4);
     }
 
     /// Pingora answers a head that it can't parse by itself, names itself, and sets no security header.

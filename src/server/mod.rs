@@ -1,5 +1,6 @@
 //! Puts the server together: sockets, services, threads, and an orderly end.
 
+mod alarm;
 mod canned;
 pub mod door;
 mod gate_io;
@@ -11,6 +12,7 @@ mod stop;
 mod upgrade;
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use pingora::services::background::{BackgroundService, background_service};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+pub use alarm::Alarm;
 pub use gate_io::{GateIo, HeadCaps};
 pub use reload::Source;
 pub use sockets::Sockets;
@@ -36,9 +39,9 @@ use crate::admin::{AdminToken, TokenError};
 use crate::config::{ServerSettings, Settings};
 use crate::observe::Observer;
 use crate::proxy::{Entry, Gate};
-use crate::state::Clock;
 use crate::state::settle::SettleActor;
 use crate::state::switches::Switches;
+use crate::state::{AnyStore, Clock};
 use door::Door;
 use reload::Reloader;
 use rotation::Rotation;
@@ -57,6 +60,9 @@ const WATCH: Duration = Duration::from_secs(1);
 
 /// Admissions open or waiting to be settled, at most; beyond, requests that draw on shared limits are refused.
 const SETTLE_QUEUE: usize = 65_536;
+
+/// How long a process that is about to end may take to let the store go: in a restart, and in an upgrade.
+const STORE_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// How long the last settlements and log lines may take once the server has stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -137,23 +143,24 @@ impl Launch {
     /// # Errors
     /// Nothing was started; the text says what to do.
     pub fn start(self) -> Result<Running, StartError> {
-        let Self { settings, clock, mut sockets, source, upgrade } = self;
+        let Self { mut settings, clock, mut sockets, source, upgrade } = self;
+        do_without_implied(&mut settings.server);
         let server_settings = settings.server.clone();
         let switches = Switches::open(server_settings.state_dir.as_deref());
-        let switches = switches.map_err(|error| StartError::Setup(error.to_string()))?;
+        let switches = Arc::new(switches.map_err(|error| StartError::Setup(error.to_string()))?);
         let observer = Observer::start(&settings.observe, clock.now());
         let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
-        settings.store.start().map_err(StartError::System)?;
-        let settling = SettleActor::start(settings.store.clone(), SETTLE_QUEUE);
+        let store = settings.store.clone();
+        store.start().map_err(StartError::System)?;
+        if !upgrade {
+            open(&store, STORE_PATIENCE.0)?;
+        }
+        let settling = SettleActor::start(store.clone(), SETTLE_QUEUE);
         let (settler, settle) = settling.map_err(StartError::System)?;
         let stop = Arc::new(Stop::new(server_settings.drain));
         warn_of_unverified(&settings);
         look_up(&settings)?;
         let token = admin_token(&server_settings).map_err(|why| StartError::Setup(why.to_string()))?;
-        let gate =
-            Gate::new(settings, token, clock.clone(), observer.clone(), settler, stop.clone(), switches);
-        let reloader = source.map(|source| Arc::new(Reloader::new(source, gate.clone())));
-        let admin_app = Admin::new(gate.clone(), reloader.clone());
 
         // As late as can be: from here on, another process may have stopped accepting in favour of this one.
         let place = server_settings.runtime_dir.as_ref().or(server_settings.state_dir.as_ref());
@@ -164,13 +171,27 @@ impl Launch {
                 )
             })?;
             sockets.hand_over(upgrade::take_over(place)?);
+            open(&store, STORE_PATIENCE.1)?;
+            // Until now the process before switched; from now on this one alone does.
+            if let Err(why) = switches.read_again() {
+                warn!("what was switched by hand a moment ago may not be in force: {why}");
+            }
         }
         let traffic = sockets.take(&server_settings.listen)?;
         let admin = sockets.take(&server_settings.admin_listen)?;
         sockets.finish(&[&traffic, &admin])?;
-        let succession =
-            place.map(|place| Succession::announce(place, &[&traffic, &admin])).transpose()?.map(Arc::new);
+        let succession = place
+            .map(|place| Succession::announce(place, &[&traffic, &admin], &switches))
+            .transpose()?
+            .map(Arc::new);
         let (traffic_address, admin_address) = (traffic.address, admin.address);
+        let gate =
+            Gate::new(settings, token, clock.clone(), observer.clone(), settler, stop.clone(), switches);
+        if let Err(why) = gate.audit().open() {
+            warn!("nothing can be changed on the admin port until this is mended: {why}");
+        }
+        let reloader = source.map(|source| Arc::new(Reloader::new(source, gate.clone())));
+        let admin_app = Admin::new(gate.clone(), reloader.clone());
 
         let conf = ServerConf {
             threads: server_settings.threads,
@@ -184,7 +205,8 @@ impl Launch {
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let entry = Entry::new(gate.clone(), &server.configuration);
         let door = Door::new(entry, server_settings.connections.clone(), observer.clone(), clock.clone())
-            .for_traffic(stop.clone());
+            .for_traffic(stop.clone())
+            .banning(gate.store().clone());
         server.add_service(Inherited::new("traffic", door, traffic, stop.closing(), None));
         let admin_door = Door::new(admin_app, server_settings.admin_connections(), observer.clone(), clock);
         server.add_service(Inherited::new("admin", admin_door, admin, stop.leaving(), Some(1)));
@@ -193,13 +215,14 @@ impl Launch {
         server.add_service(background_service("rotation", Rotation(observer.clone())));
 
         let (ready, is_ready) = sync_channel(1);
-        let signals = Signals { stop: stop.clone(), reloader, succession, ready };
+        let signals = Signals { stop: stop.clone(), reloader, succession, store: store.clone(), ready };
         let thread = std::thread::Builder::new()
             .name("tidegate".into())
             .spawn(move || {
                 server.run(RunArgs { shutdown_signal: Box::new(signals) });
                 // The services' runtimes are gone, so nothing is admitted any more: what is queued can be settled.
                 let report = settle.shutdown(PATIENCE);
+                store.close();
                 info!(settled = report.settled, lost = report.lost, "stopped");
                 observer.close(PATIENCE);
             })
@@ -208,6 +231,35 @@ impl Launch {
         let _ = is_ready.recv();
         Ok(Running { traffic: traffic_address, admin: admin_address, stop, thread: Some(thread) })
     }
+}
+
+/// Does without a directory that nobody chose and that can't be used.
+fn do_without_implied(settings: &mut ServerSettings) {
+    let Some(directory) = settings.state_dir.as_ref().filter(|_| settings.state_dir_implied) else { return };
+    let probe = directory.join(".probe");
+    let usable = upgrade::private(directory)
+        .and_then(|()| fs::write(&probe, ""))
+        .and_then(|()| fs::remove_file(&probe));
+    if let Err(why) = usable {
+        warn!(
+            directory = %directory.display(), %why,
+            "nothing is kept: limits, bans and budgets begin anew at each start; set state_dir (STATE_DIR)"
+        );
+        settings.state_dir = None;
+    }
+}
+
+/// Opens the store, and says if nothing is kept.
+fn open(store: &AnyStore, patience: Duration) -> Result<(), StartError> {
+    match store.open(patience) {
+        Ok(None) if store.kept().is_none() && store.shared().is_none() => {
+            warn!("limits, bans and budgets are counted in memory: they begin anew at each start");
+        }
+        Ok(None) => {}
+        Ok(Some(why)) => warn!("limits, bans and budgets are counted in memory: {why}"),
+        Err(why) => return Err(StartError::Setup(why.to_string())),
+    }
+    Ok(())
 }
 
 /// The token that is set or kept, or one that nobody knows.
@@ -289,6 +341,7 @@ impl BackgroundService for Upkeep {
             self.gate.upkeep();
             tokio::select! {
                 _ = shutdown.changed() => return,
+                () = self.gate.changed() => {}
                 () = tokio::time::sleep(UPKEEP) => {}
             }
         }

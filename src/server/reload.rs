@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 use tracing::{info, warn};
 
 use super::look_up;
 use crate::admin::AdminToken;
 use crate::config::{Config, ConfigErrors};
 use crate::observe::ReloadEvent;
+use crate::observe::audit::{Act, Actor, Outcome};
 use crate::proxy::Gate;
 
 /// Reads the settings from where they were read at start: file, environment, command line.
@@ -79,6 +81,29 @@ impl Reloader {
     /// # Errors
     /// Nothing has changed.
     pub fn reload(&self, asker: Asker) -> Result<(), ReloadError> {
+        if asker == Asker::Signal {
+            return self.reload_on_signal();
+        }
+        self.reload_for(asker)
+    }
+
+    /// Nobody has audited it yet, as the admin port does.
+    fn reload_on_signal(&self) -> Result<(), ReloadError> {
+        let act = Act { by: Actor::default(), act: "reload", subject: None, asked: Value::Null };
+        let began = self.gate.begin_act(&act).map_err(|why| {
+            warn!("settings not read again: {why}");
+            ReloadError::Setup(why.to_string())
+        })?;
+        let done = self.reload_for(Asker::Signal);
+        let outcome = match &done {
+            Ok(()) => Outcome::Done(Value::Null, Value::Null),
+            Err(why) => Outcome::Refused(why.to_string()),
+        };
+        self.gate.end_act(&act, began, &outcome);
+        done
+    }
+
+    fn reload_for(&self, asker: Asker) -> Result<(), ReloadError> {
         let outcome = self.try_reload();
         let detail = outcome.as_ref().err().map(ToString::to_string);
         match &detail {
@@ -92,6 +117,18 @@ impl Reloader {
         let at = self.gate.clock().now();
         self.gate.observer().reloaded(&ReloadEvent { at, client_address, refused: detail.as_deref() });
         outcome
+    }
+
+    /// Puts the settings that are in force in force anew, with what was changed by hand since.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn renew(&self) -> Result<(), ReloadError> {
+        let running = self.running.lock();
+        let live = self.gate.live();
+        let settings = running.resolve_over(&live, self.gate.clock())?;
+        self.gate.put_in_force(settings, None);
+        Ok(())
     }
 
     fn try_reload(&self) -> Result<(), ReloadError> {

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::reload::{Asker, Reloader};
 use super::stop::Stop;
 use super::upgrade::Succession;
+use crate::state::AnyStore;
 
 /// Tells Pingora when to stop: after the drain.
 pub(super) struct Signals {
@@ -22,6 +23,8 @@ pub(super) struct Signals {
     pub(super) reloader: Option<Arc<Reloader>>,
     /// Absent: there is no place where sockets could change hands.
     pub(super) succession: Option<Arc<Succession>>,
+    /// To be handed over with the sockets.
+    pub(super) store: Arc<AnyStore>,
     /// Told once signals no longer do what they do to any program.
     pub(super) ready: SyncSender<()>,
 }
@@ -117,6 +120,9 @@ impl Signals {
             Ok(()) => {
                 info!("another process has the sockets");
                 self.stop.handed_over();
+                // It waits for the store before it accepts.
+                let store = self.store.clone();
+                let _ = spawn_blocking(move || store.hand_over()).await;
                 true
             }
             Err(why) => {

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use async_trait::async_trait;
 use listenfd::ListenFd;
 use pingora::apps::ServerApp;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::{Service, listening};
 use tracing::warn;
@@ -157,7 +158,9 @@ impl<A: ServerApp + Send + Sync + 'static> Inherited<A> {
     ) -> Self {
         let mut inner = listening::Service::new(name.into(), app);
         inner.threads = threads;
-        inner.add_tcp(&bound.address.to_string());
+        // Requests are read, and answers are sent, in whole heads and pieces: a buffer between would only be a copy more.
+        let unbuffered = L4BufferSettings::unbuffered();
+        inner.add_listener(ListenerConfig::tcp(bound.address.to_string()).l4_buffer(unbuffered));
         Self { inner, bound: Some(bound), closing }
     }
 }

@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::StartError;
 use super::sockets::Bound;
+use crate::state::switches::Switches;
 
 /// Bytes that the path of a Unix socket can have (unix(7)).
 const PATH_BYTES: usize = 107;
@@ -28,14 +29,19 @@ const PICKED_UP: Duration = Duration::from_secs(8);
 pub(super) struct Succession {
     directory: PathBuf,
     sockets: Fds,
+    switches: Arc<Switches>,
 }
 
 impl Succession {
     /// Tells the process's id in `directory`, and offers these sockets to whoever comes next.
-    pub(super) fn announce(directory: &Path, sockets: &[&Bound]) -> Result<Self, StartError> {
+    pub(super) fn announce(
+        directory: &Path,
+        sockets: &[&Bound],
+        switches: &Arc<Switches>,
+    ) -> Result<Self, StartError> {
         let mut fds = Fds::new();
         sockets.iter().for_each(|bound| fds.add(bound.address.to_string(), bound.fd()));
-        let this = Self { directory: directory.to_owned(), sockets: fds };
+        let this = Self { directory: directory.to_owned(), sockets: fds, switches: switches.clone() };
         let written = private(directory)
             .and_then(|()| fs::write(this.process_file(), format!("{}\n", std::process::id())));
         written.map_err(|why| unusable(&this.process_file(), &why))?;
@@ -46,11 +52,21 @@ impl Succession {
         self.directory.join("tidegate.pid")
     }
 
-    /// Hands the sockets to the process that waits for them. This one goes on accepting until they were picked up.
+    /// Hands the sockets to the process that waits for them. This one goes on accepting until they were picked up. What is
+    /// switched by hand is the next one's matter from the start, since it reads what is kept as soon as it has them.
     ///
     /// # Errors
     /// Nobody came for them; this process is to serve on.
     pub(super) async fn hand_over(self: Arc<Self>) -> Result<(), String> {
+        self.switches.hand_over(true);
+        let handed_over = self.clone().try_hand_over().await;
+        if handed_over.is_err() {
+            self.switches.hand_over(false);
+        }
+        handed_over
+    }
+
+    async fn try_hand_over(self: Arc<Self>) -> Result<(), String> {
         // Pingora tries for some seconds, and blocks meanwhile.
         let sent = spawn_blocking(move || self.send()).await;
         let place = sent.map_err(|_| "sending the sockets panicked".to_owned())??;
@@ -115,7 +131,7 @@ fn place(directory: &Path) -> Result<String, StartError> {
 }
 
 /// Makes a directory that only its owner can enter, if it is missing.
-fn private(directory: &Path) -> io::Result<()> {
+pub(super) fn private(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 

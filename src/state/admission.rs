@@ -16,6 +16,8 @@ use super::{Store, StoreError};
 pub enum Outcome {
     /// The last byte of the answer was written.
     Served,
+    /// The same, and the answer was an error: whoever tries again is to be served.
+    Declined,
     /// The client left before that.
     ClientGone,
     /// The upstream failed, or took too long.
@@ -61,6 +63,8 @@ pub struct Admission {
     id: AdmissionId,
     outcome: Outcome,
     spent: Option<Spent>,
+    /// Whether somebody else may wait for what it claims.
+    claims: bool,
     /// A slot in the settle actor's channel, taken before the grant: settling can't find the channel full.
     slot: Option<OwnedPermit<Settlement>>,
 }
@@ -102,13 +106,8 @@ impl Drop for Admission {
 /// What a demand that must be settled is answered.
 #[derive(Debug)]
 pub enum Admitted {
-    /// All was granted.
-    Granted {
-        /// To hold as long as the request lasts.
-        admission: Admission,
-        /// How each window stands now.
-        standings: Standings,
-    },
+    /// All was granted: to hold as long as the request lasts.
+    Granted(Admission),
     /// Nothing was taken.
     Denied(Denial),
 }
@@ -143,12 +142,26 @@ impl<S: Store> Admissions<S> {
         let id =
             AdmissionId(u128::from(self.boot) << 64 | u128::from(self.next.fetch_add(1, Ordering::Relaxed)));
         let slot = Some(self.settler.reserve()?);
-        let mut admission = Admission { id, outcome: Outcome::NeverSent, spent: None, slot };
+        let claims = !demand.claims.is_empty();
+        let mut admission = Admission { id, outcome: Outcome::NeverSent, spent: None, claims, slot };
         match self.store.admit(&Demand { id: Some(id), ..demand }).await? {
-            Decision::Granted { standings } => Ok(Admitted::Granted { admission, standings }),
+            Decision::Granted => Ok(Admitted::Granted(admission)),
             Decision::Denied(denial) => {
                 admission.slot = None;
                 Ok(Admitted::Denied(denial))
+            }
+        }
+    }
+
+    /// Settles `admission` before it returns, where that costs no waiting or where somebody may wait for what it claims: a
+    /// client that was told of a failure may try again at once. Else, and if the store fails, the actor settles it.
+    pub async fn settle(&self, mut admission: Admission, outcome: Outcome) {
+        admission.outcome = outcome;
+        if admission.claims || self.store.settles_at_once() {
+            let Admission { id, ref spent, .. } = admission;
+            let settlement = Settlement { id, outcome, spent: spent.clone() };
+            if self.store.settle(&[settlement]).await.is_ok() {
+                admission.slot = None;
             }
         }
     }

@@ -72,6 +72,16 @@ impl Bans {
         all
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Puts a ban in force, in place of an earlier one. Nobody who is banned makes room for another, so there may be none:
     /// then nothing happens, and the answer is false.
     pub fn put(&self, ban: Ban) -> bool {

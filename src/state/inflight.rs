@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ahash::RandomState;
 use parking_lot::Mutex;
 
-use super::subject::Subject;
+use super::subject::{Kind, Subject};
 
 const SHARDS: usize = 64;
 
@@ -14,6 +15,8 @@ const SHARDS: usize = 64;
 /// [`Subject::global`], acquired first, bounds its memory.
 #[derive(Debug)]
 pub struct Inflight {
+    /// Of everyone together: all threads would meet at the lock of its shard.
+    everyone: AtomicU32,
     seeds: RandomState,
     shards: [Mutex<HashMap<Subject, u32, RandomState>>; SHARDS],
 }
@@ -29,7 +32,7 @@ impl Inflight {
     pub fn new() -> Self {
         let seeds = RandomState::new();
         let shards = std::array::from_fn(|_| Mutex::new(HashMap::with_hasher(seeds.clone())));
-        Self { seeds, shards }
+        Self { everyone: AtomicU32::new(0), seeds, shards }
     }
 
     /// Counts one more for `subject` until the permit is dropped; `None` if it has `max` in flight or more.
@@ -37,17 +40,25 @@ impl Inflight {
         if max == 0 {
             return None;
         }
-        let mut shard = self.shard(subject).lock();
-        let count = shard.entry(subject).or_insert(0);
-        if *count >= max {
-            return None;
+        if subject.kind() == Kind::Global {
+            let one_more = |count: u32| (count < max).then_some(count + 1);
+            self.everyone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        } else {
+            let mut shard = self.shard(subject).lock();
+            let count = shard.entry(subject).or_insert(0);
+            if *count >= max {
+                return None;
+            }
+            *count += 1;
         }
-        *count += 1;
         Some(Permit { subject, inflight: Arc::clone(self) })
     }
 
     /// How many `subject` has in flight.
     pub fn count(&self, subject: Subject) -> u32 {
+        if subject.kind() == Kind::Global {
+            return self.everyone.load(Ordering::Relaxed);
+        }
         self.shard(subject).lock().get(&subject).copied().unwrap_or(0)
     }
 
@@ -71,6 +82,10 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.subject.kind() == Kind::Global {
+            self.inflight.everyone.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         let mut shard = self.inflight.shard(self.subject).lock();
         if let Some(count) = shard.get_mut(&self.subject) {
             *count -= 1;
@@ -91,17 +106,19 @@ mod tests {
     /// A cap that is met early turns clients away; one that is met late protects nothing.
     #[test]
     fn exactly_max_are_in_flight_and_a_dropped_permit_makes_room() {
-        let inflight = Arc::new(Inflight::new());
-        let mut permits: Vec<_> = (0..3).filter_map(|_| inflight.try_acquire(USER, 3)).collect();
-        assert_eq!((permits.len(), inflight.count(USER)), (3, 3));
-        assert!(inflight.try_acquire(USER, 3).is_none());
-        assert!(
-            inflight.try_acquire(Subject::session(SubjectId(7)), 1).is_some(),
-            "another subject has its own cap"
-        );
-        permits.pop();
-        assert!(inflight.try_acquire(USER, 3).is_some());
-        assert!(inflight.try_acquire(USER, 0).is_none());
+        for subject in [USER, Subject::global()] {
+            let inflight = Arc::new(Inflight::new());
+            let mut permits: Vec<_> = (0..3).filter_map(|_| inflight.try_acquire(subject, 3)).collect();
+            assert_eq!((permits.len(), inflight.count(subject)), (3, 3));
+            assert!(inflight.try_acquire(subject, 3).is_none());
+            assert!(
+                inflight.try_acquire(Subject::session(SubjectId(7)), 1).is_some(),
+                "another subject has its own cap"
+            );
+            permits.pop();
+            assert!(inflight.try_acquire(subject, 3).is_some());
+            assert!(inflight.try_acquire(subject, 0).is_none());
+        }
     }
 
     /// Every address that ever connected would stay in memory.

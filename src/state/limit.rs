@@ -35,6 +35,14 @@ pub(crate) struct Sliding {
     pub(crate) counter: u64,
 }
 
+impl Sliding {
+    /// A window as it is counted under `counter`.
+    pub(crate) fn new(length: u64, max: u64, counter: u64) -> Self {
+        let grain = if max <= EXACT_MAX { 1 } else { (length / GRAINS).max(1) };
+        Self { length, max, grain, counter }
+    }
+}
+
 /// A named limit. Counters belong to the name and the window's length: another spec of the same name and
 /// window (a reload, another route) counts on where this one stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +89,7 @@ impl LimitSpec {
             // Fixed keys: equal names must give equal counters across reloads. Names are the operator's own.
             let mut hasher = DefaultHasher::new();
             (name, span).hash(&mut hasher);
-            let grain = grain(span, max);
-            compiled.push(Sliding { length: span, max, grain, counter: hasher.finish() });
+            compiled.push(Sliding::new(span, max, hasher.finish()));
         }
         if compiled.is_empty() {
             return Err(LimitError::NoWindow);
@@ -107,7 +114,7 @@ impl LimitSpec {
     pub(crate) fn shared_by(&self, shares: u32) -> Self {
         let share = |window: &Sliding| {
             let max = (window.max / u64::from(shares.max(1))).max(window.max.min(1));
-            Sliding { max, grain: grain(window.length, max), ..*window }
+            Sliding::new(window.length, max, window.counter)
         };
         Self { name: self.name.clone(), windows: self.windows.iter().map(share).collect() }
     }
@@ -115,11 +122,6 @@ impl LimitSpec {
     pub(crate) fn sliding(&self) -> &[Sliding] {
         &self.windows
     }
-}
-
-/// The grain of a window of `max` draws in `length`.
-fn grain(length: u64, max: u64) -> u64 {
-    if max <= EXACT_MAX { 1 } else { (length / GRAINS).max(1) }
 }
 
 #[cfg(test)]

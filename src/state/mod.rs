@@ -11,10 +11,15 @@ pub mod bans;
 pub mod budget;
 pub mod claim;
 pub mod clock;
+mod codec;
+pub mod config;
+pub mod embedded;
 pub mod inflight;
 mod limit;
 mod memory;
+mod record;
 mod redis;
+pub mod reputation;
 pub mod settle;
 mod subject;
 #[cfg(test)]
@@ -51,6 +56,10 @@ pub trait Store: Send + Sync + 'static {
     /// periods in which they were held. An id that is unknown or already settled is passed over, so that a batch of which a
     /// part may have been settled can be sent again whole.
     fn settle(&self, batch: &[Settlement]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether [`settle`](Self::settle) costs no waiting, so that a request may do it itself rather than leave it to the
+    /// settle actor.
+    fn settles_at_once(&self) -> bool;
 
     /// How the windows of `draws` stand now. Draws nothing, whatever the weights say.
     fn standings(&self, draws: &[Draw<'_>]) -> impl Future<Output = Result<Standings, StoreError>> + Send;
@@ -104,6 +113,8 @@ pub enum StoreError {
     BudgetsAway,
     /// The settle actor has stopped; nothing can be admitted that needs settling.
     Stopped,
+    /// What would be granted can't be kept: a crash would forget it.
+    NotKept,
 }
 
 impl fmt::Display for StoreError {
@@ -115,6 +126,7 @@ impl fmt::Display for StoreError {
             Self::Unreachable => "the shared store does not answer",
             Self::BudgetsAway => "the shared store of budgets is away",
             Self::Stopped => "settling has stopped",
+            Self::NotKept => "what would be granted can't be kept on the disk",
         })
     }
 }

@@ -37,11 +37,15 @@ pub enum Kind {
     Global,
     /// All for whom a full store has no room of their own.
     Rest,
+    /// Something that requests name in their path or body: a playlist, a room.
+    Resource,
+    /// One call of one caller, to the letter.
+    Call,
 }
 
 impl Kind {
-    /// Each of them. Where one stands is its number wherever subjects are stored: add at the end only.
-    const NUMBERED: [Self; 13] = [
+    /// Each of them, by its code.
+    pub(super) const ALL: [Self; 15] = [
         Self::AddressV4,
         Self::AddressV6,
         Self::NetworkV4,
@@ -55,7 +59,35 @@ impl Kind {
         Self::Combination,
         Self::Global,
         Self::Rest,
+        Self::Resource,
+        Self::Call,
     ];
+
+    /// What stands for it wherever subjects are stored. No code may ever change its meaning: a new kind takes the next, and its place in `ALL`.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::AddressV4 => 0,
+            Self::AddressV6 => 1,
+            Self::NetworkV4 => 2,
+            Self::NetworkV6 => 3,
+            Self::User => 4,
+            Self::Session => 5,
+            Self::Device => 6,
+            Self::Tenant => 7,
+            Self::Route => 8,
+            Self::Header => 9,
+            Self::Combination => 10,
+            Self::Global => 11,
+            Self::Rest => 12,
+            Self::Resource => 13,
+            Self::Call => 14,
+        }
+    }
+
+    /// The kind of this code.
+    pub(super) fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
 
     /// The stable word for it.
     pub const fn name(self) -> &'static str {
@@ -71,6 +103,8 @@ impl Kind {
             Self::Combination => "combination",
             Self::Global => "global",
             Self::Rest => "rest",
+            Self::Resource => "resource",
+            Self::Call => "call",
         }
     }
 }
@@ -89,6 +123,11 @@ const SLASH_24: u128 = 0xffff_ff00;
 impl Subject {
     /// All for whom a full store has no room of their own.
     pub(crate) const REST: Self = Self { kind: Kind::Rest, bits: 0 };
+
+    /// One that was kept, from what its kind and bits were.
+    pub(super) const fn of(kind: Kind, bits: u128) -> Self {
+        Self { kind, bits }
+    }
 
     /// A client's address: IPv4 (mapped addresses too) whole, IPv6 by its /64.
     pub fn address(address: IpAddr) -> Self {
@@ -126,6 +165,16 @@ impl Subject {
     /// A header field of this value.
     pub fn header(name: &str, value: &[u8]) -> Self {
         Self::hashed(Kind::Header, [name.as_bytes(), value])
+    }
+
+    /// Something that is named `value` at `place`.
+    pub fn resource(place: &str, value: &[u8]) -> Self {
+        Self::hashed(Kind::Resource, [place.as_bytes(), value])
+    }
+
+    /// A call of a caller.
+    pub const fn call(id: SubjectId) -> Self {
+        Self { kind: Kind::Call, bits: id.0 }
     }
 
     /// Several subjects together, in this order.
@@ -168,10 +217,9 @@ impl Subject {
         self.bits
     }
 
-    /// It as bytes, the same for all gates: its kind's number, then its bits.
+    /// It as bytes, the same for all gates: its kind's code, then its bits.
     pub(crate) fn to_bytes(self) -> [u8; 17] {
-        let kind = Kind::NUMBERED.iter().position(|kind| *kind == self.kind).unwrap_or_default();
-        let mut bytes = [kind as u8; 17];
+        let mut bytes = [self.kind.code(); 17];
         bytes[1..].copy_from_slice(&self.bits.to_be_bytes());
         bytes
     }
@@ -179,10 +227,7 @@ impl Subject {
     /// What [`to_bytes`](Self::to_bytes) was called on; `None` for any other bytes.
     pub(crate) fn from_bytes(bytes: [u8; 17]) -> Option<Self> {
         let (kind, bits) = bytes.split_first()?;
-        Some(Self {
-            kind: *Kind::NUMBERED.get(usize::from(*kind))?,
-            bits: u128::from_be_bytes(bits.try_into().ok()?),
-        })
+        Some(Self { kind: Kind::of_code(*kind)?, bits: u128::from_be_bytes(bits.try_into().ok()?) })
     }
 
     /// The next larger group that it can be counted with: an address's /24 or /48, for all others
@@ -264,13 +309,13 @@ mod tests {
     /// A ban that another gate reads must be of the same subject, and no bytes may be taken for one that is none.
     #[test]
     fn bytes_and_back_is_the_same_subject() {
-        for (number, kind) in Kind::NUMBERED.into_iter().enumerate() {
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
             let subject = Subject { kind, bits: 0xabcd << 64 | 7 };
             assert_eq!(usize::from(subject.to_bytes()[0]), number);
             assert_eq!(kind as usize, number, "a kind is missing, or not at its place");
             assert_eq!(Subject::from_bytes(subject.to_bytes()), Some(subject));
         }
-        assert_eq!(Subject::from_bytes([Kind::NUMBERED.len() as u8; 17]), None);
+        assert_eq!(Subject::from_bytes([Kind::ALL.len() as u8; 17]), None);
     }
 
     /// Two values that run together must not share a counter, nor an order of subjects with another.

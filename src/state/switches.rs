@@ -1,4 +1,4 @@
-//! What somebody switched by hand: circuit breakers and maintenance. It stands until it is switched back, over a restart
+//! What somebody switched by hand: circuit breakers, maintenance, windows of limits. It stands until it is switched back, over a restart
 //! too, if there is a directory to keep it in.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Rate;
 use crate::upstream::breaker::Mode;
 
 /// Name of the file under STATE_DIR.
@@ -24,6 +25,9 @@ pub struct Positions {
     pub breakers: BTreeMap<String, Mode>,
     /// Set while the app is closed.
     pub maintenance: Option<Maintenance>,
+    /// Windows of limits, by the names of their counters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Vec<Rate>>,
 }
 
 /// The app is closed for a while.
@@ -47,7 +51,22 @@ impl Positions {
 #[derive(Debug)]
 pub struct Switches {
     file: Option<PathBuf>,
-    positions: Mutex<Positions>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    positions: Positions,
+    handed_over: bool,
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+pub enum Unchanged {
+    /// Another process keeps them now, or is about to.
+    HandedOver,
+    /// The file can't be written.
+    NotKept(io::Error),
 }
 
 /// Switches that can't be read. To guess could call an upstream that somebody has cut off.
@@ -61,7 +80,7 @@ impl fmt::Display for UnreadableSwitches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} tells which breakers and maintenance were switched by hand, and can't be read: {}; mend it, or remove it to leave all breakers to themselves and maintenance off",
+            "{} tells what was switched by hand, and can't be read: {}; mend it, or remove it to leave all breakers to themselves, maintenance off and limits as the settings have them",
             self.file.display(),
             self.cause
         )
@@ -76,22 +95,35 @@ impl Switches {
     /// # Errors
     /// When there is a file that can't be read, or is not what was written.
     pub fn open(state_dir: Option<&Path>) -> Result<Self, UnreadableSwitches> {
-        let file = state_dir.map(|directory| directory.join(FILE));
-        let positions = match &file {
-            None => Positions::default(),
-            Some(path) => match fs::read(path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => Positions::default(),
-                read => read
-                    .and_then(|text| Ok(serde_json::from_slice(&text)?))
-                    .map_err(|cause| UnreadableSwitches { file: path.clone(), cause })?,
-            },
+        let this = Self { file: state_dir.map(|directory| directory.join(FILE)), state: Mutex::default() };
+        this.read_again()?;
+        Ok(this)
+    }
+
+    /// Takes over how another process has left them since.
+    ///
+    /// # Errors
+    /// As for `open`; they stay as they are.
+    pub fn read_again(&self) -> Result<(), UnreadableSwitches> {
+        let Some(path) = &self.file else { return Ok(()) };
+        let mut state = self.state.lock();
+        state.positions = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Positions::default(),
+            read => read
+                .and_then(|text| Ok(serde_json::from_slice(&text)?))
+                .map_err(|cause| UnreadableSwitches { file: path.clone(), cause })?,
         };
-        Ok(Self { file, positions: Mutex::new(positions) })
+        Ok(())
+    }
+
+    /// Whether another process is to keep them: two that write would undo what the other was told.
+    pub fn hand_over(&self, handed_over: bool) {
+        self.state.lock().handed_over = handed_over;
     }
 
     /// How they stand.
     pub fn positions(&self) -> Positions {
-        self.positions.lock().clone()
+        self.state.lock().positions.clone()
     }
 
     /// Whether a change outlives this process.
@@ -103,20 +135,23 @@ impl Switches {
     /// Blocks for as long as the disk takes.
     ///
     /// # Errors
-    /// When the file can't be written; nothing has changed then.
+    /// See [`Unchanged`].
     pub fn change(
         &self,
         change: impl FnOnce(&mut Positions),
         apply: impl FnOnce(&Positions),
-    ) -> io::Result<()> {
-        let mut positions = self.positions.lock();
-        let mut wanted = positions.clone();
+    ) -> Result<(), Unchanged> {
+        let mut state = self.state.lock();
+        if state.handed_over {
+            return Err(Unchanged::HandedOver);
+        }
+        let mut wanted = state.positions.clone();
         change(&mut wanted);
         if let Some(file) = &self.file {
-            write(file, &wanted)?;
+            write(file, &wanted).map_err(Unchanged::NotKept)?;
         }
         apply(&wanted);
-        *positions = wanted;
+        state.positions = wanted;
         Ok(())
     }
 }
@@ -174,12 +209,34 @@ mod tests {
         let _ = fs::remove_dir_all(&directory);
     }
 
+    /// Two processes of which each writes what it knows would undo what an operator told the other.
+    #[test]
+    fn one_process_at_a_time_switches() {
+        let directory = scratch("two");
+        let open = |name: &str| {
+            let name = name.to_owned();
+            move |positions: &mut Positions| positions.breakers.extend([(name, Mode::Open)])
+        };
+        let [old, new] = [0, 1].map(|_| Switches::open(Some(&directory)).expect("nothing there yet"));
+        old.change(open("a"), |_| ()).expect("written");
+        old.hand_over(true);
+        new.read_again().expect("read");
+        new.change(open("b"), |_| ()).expect("written");
+        let refused = old.change(open("c"), |_| panic!("in force"));
+        assert!(matches!(refused, Err(Unchanged::HandedOver)), "{refused:?}");
+        let kept = Switches::open(Some(&directory)).expect("read").positions();
+        assert_eq!(kept.breakers.keys().collect::<Vec<_>>(), ["a", "b"]);
+        old.hand_over(false);
+        old.change(open("c"), |_| ()).expect("nobody came");
+        let _ = fs::remove_dir_all(&directory);
+    }
+
     /// What could not be written is not in force: the operator is told that it failed.
     #[test]
     fn a_change_that_cannot_be_kept_is_not_made() {
         let directory = scratch("readonly");
         fs::write(&directory, "a file where a directory is wanted").expect("written");
-        let switches = Switches { file: Some(directory.join(FILE)), positions: Mutex::default() };
+        let switches = Switches { file: Some(directory.join(FILE)), state: Mutex::default() };
         let open = |positions: &mut Positions| positions.breakers.extend([("app".into(), Mode::Open)]);
         switches.change(open, |_| panic!("in force")).expect_err("not written");
         assert_eq!(switches.positions(), Positions::default());

@@ -94,6 +94,11 @@ impl Tally {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// When and how much, oldest first.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.iter().map(|mark| (mark.at, mark.weight))
+    }
+
     /// How many bytes more of heap the next draw at `now` needs.
     pub(super) fn growth(&self, now: u64, grain: u64) -> usize {
         let slots = match &self.marks {

@@ -112,10 +112,7 @@ impl Deref for Standings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// All was granted.
-    Granted {
-        /// How each window stands now.
-        standings: Standings,
-    },
+    Granted,
     /// Nothing was taken.
     Denied(Denial),
 }
@@ -170,6 +167,6 @@ impl Balance {
 impl Decision {
     /// Whether all was granted.
     pub const fn is_granted(&self) -> bool {
-        matches!(self, Self::Granted { .. })
+        matches!(self, Self::Granted)
     }
 }

@@ -14,7 +14,12 @@ pub enum RequestBody {
     /// All of it is there, or was until it was sent.
     Whole(Bytes),
     /// More comes, piece by piece.
-    Arriving(mpsc::Receiver<Piece>),
+    Arriving {
+        /// What comes.
+        pieces: mpsc::Receiver<Piece>,
+        /// Bytes that are still to come, where that is known.
+        left: Option<u64>,
+    },
 }
 
 /// What comes of a body.
@@ -27,17 +32,17 @@ pub enum Piece {
 }
 
 impl RequestBody {
-    /// A body that is sent as fast as the upstream takes it.
-    pub fn arriving() -> (mpsc::Sender<Piece>, Self) {
-        let (sender, receiver) = mpsc::channel(1);
-        (sender, Self::Arriving(receiver))
+    /// A body that is sent as fast as the upstream takes it; `length` in bytes, where it is known.
+    pub fn arriving(length: Option<u64>) -> (mpsc::Sender<Piece>, Self) {
+        let (sender, pieces) = mpsc::channel(1);
+        (sender, Self::Arriving { pieces, left: length })
     }
 
     /// All of it, if it is there.
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
             Self::Whole(whole) => Some(whole),
-            Self::Arriving(_) => None,
+            Self::Arriving { .. } => None,
         }
     }
 }
@@ -65,8 +70,11 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Whole(whole) if whole.is_empty() => Poll::Ready(None),
             Self::Whole(whole) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(whole))))),
-            Self::Arriving(pieces) => pieces.poll_recv(cx).map(|piece| match piece {
-                Some(Piece::Data(data)) => Some(Ok(Frame::data(data))),
+            Self::Arriving { pieces, left } => pieces.poll_recv(cx).map(|piece| match piece {
+                Some(Piece::Data(data)) => {
+                    *left = left.map(|left| left.saturating_sub(data.len() as u64));
+                    Some(Ok(Frame::data(data)))
+                }
                 Some(Piece::End) => None,
                 None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
             }),
@@ -76,14 +84,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_empty(),
-            Self::Arriving(_) => false,
+            Self::Arriving { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => SizeHint::with_exact(whole.len() as u64),
-            Self::Arriving(_) => SizeHint::default(),
+            Self::Arriving { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

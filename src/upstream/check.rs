@@ -1,6 +1,6 @@
 //! Active health checks: a plain GET now and then to each address of each server.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,10 +9,11 @@ use http::{HeaderValue, Request};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::Upstream;
 use super::body::RequestBody;
 use super::endpoint::Endpoint;
+use super::fleet::Fleet;
 use super::pool::Link;
+use super::tender::Tender;
 
 /// How servers are checked, as run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,28 +30,27 @@ pub struct Check {
     pub fall: u32,
 }
 
-/// Checks all servers until the upstream is gone.
-pub(super) async fn watch(upstream: Weak<Upstream>, check: Check) {
-    while let Some(upstream) = upstream.upgrade() {
-        let endpoints = upstream.fleet.endpoints.load_full();
-        join_all(endpoints.iter().map(|endpoint| round(&upstream, endpoint, &check))).await;
-        drop((upstream, endpoints));
+/// Checks all servers for as long as `tender` is in office.
+pub(super) async fn watch(tender: Tender, check: Check) {
+    while let Some(fleet) = tender.fleet() {
+        let endpoints = fleet.endpoints.load_full();
+        join_all(endpoints.iter().map(|endpoint| round(&tender, &fleet, endpoint, &check))).await;
+        drop((fleet, endpoints));
         sleep(check.every).await;
     }
 }
 
-async fn round(upstream: &Upstream, endpoint: &Arc<Endpoint>, check: &Check) {
+async fn round(tender: &Tender, fleet: &Fleet, endpoint: &Arc<Endpoint>, check: &Check) {
     let asked = timeout(check.timeout, ask(endpoint, check)).await;
     let outcome = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-    if !endpoint.health.checked(outcome.is_ok(), check.rise, check.fall) {
+    let news = tender.judge(fleet, || endpoint.health.checked(outcome.is_ok(), check.rise, check.fall));
+    if news != Some(true) {
         return;
     }
-    let (server, address) = (&endpoint.server.server.name, &endpoint.address);
+    let (upstream, server, address) = (&tender.upstream, &endpoint.server.server.name, &endpoint.address);
     match outcome {
-        Ok(()) => info!(upstream = %upstream.name, %server, %address, "the server passes its health checks"),
-        Err(why) => {
-            warn!(upstream = %upstream.name, %server, %address, why, "the server fails its health checks")
-        }
+        Ok(()) => info!(%upstream, %server, %address, "the server passes its health checks"),
+        Err(why) => warn!(%upstream, %server, %address, why, "the server fails its health checks"),
     }
 }
 

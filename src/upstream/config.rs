@@ -8,10 +8,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use super::{Balance, Check, Identity, Patience, Resolver, Server, Settings, Timeouts, Trust};
+use super::{
+    Balance, Check, Identity, Patience, Resolver, Server, Settings, Timeouts, Trust, breaker, retry,
+};
 use crate::config::shown::short;
 use crate::config::{Span, Toggle};
 use crate::guard::Fault;
+use crate::proxy::timeouts;
 
 /// Where requests go: servers, or the name of an upstream. One as a text, several as a list or with commas between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +47,36 @@ pub struct UpstreamFile {
 pub struct NamedUpstream {
     /// Its servers.
     servers: Targets,
+    /// When it is left alone, where that differs from the top level.
+    breaker: Option<Toggle<breaker::Config>>,
+    /// When calls are tried again, where that differs from the top level.
+    retries: Option<Toggle<retry::Config>>,
+    /// Times that are allowed to requests that go there, where they differ from the top level.
+    timeouts: Option<timeouts::Config>,
     #[schemars(flatten)]
     overrides: Option<UpstreamFile>,
+}
+
+/// What becomes of calls that fail, as run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Failures {
+    /// When the upstream is left alone; `None`: only by hand.
+    pub breaker: Option<breaker::Policy>,
+    /// When calls are tried again; `None`: never.
+    pub retries: Option<retry::Policy>,
+}
+
+impl Failures {
+    /// Builds both.
+    ///
+    /// # Errors
+    /// The key whose value can't be used.
+    pub fn build(breaker: &Toggle<breaker::Config>, retries: &Toggle<retry::Config>) -> Result<Self, Fault> {
+        Ok(Self {
+            breaker: breaker.as_option().map(breaker::Policy::build).transpose()?,
+            retries: retries.as_option().map(retry::Policy::build).transpose()?,
+        })
+    }
 }
 
 /// Health checks, as written.
@@ -99,7 +130,12 @@ impl UpstreamFile {
     ///
     /// # Errors
     /// The key whose value can't be used, below the upstream's own.
-    pub fn settings(&self, servers: Vec<Server>, resolver: Resolver) -> Result<Settings, Fault> {
+    pub fn settings(
+        &self,
+        servers: Vec<Server>,
+        resolver: Resolver,
+        failures: Failures,
+    ) -> Result<Settings, Fault> {
         let health = &self.health;
         let zero = |key: &'static str| Fault::new(key, "is 0, which would let nothing through; write more");
         let times = [
@@ -127,6 +163,7 @@ impl UpstreamFile {
             patience: Patience { max_fails: self.max_fails, fail_timeout: self.fail_timeout.0 },
             check: health.path.as_option().map(|path| check(path, health)).transpose()?,
             timeouts: Timeouts { connect: self.connect_timeout.0, idle: self.idle_timeout.0 },
+            failures,
         })
     }
 }

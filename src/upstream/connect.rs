@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::endpoint::{Address, Endpoint};
-use super::stream::Stream;
+use super::stream::{Socket, Stream};
 
 /// Connects within `deadline`, the TLS handshake included.
 ///
@@ -16,15 +16,15 @@ use super::stream::Stream;
 pub(super) async fn connect(endpoint: &Endpoint, deadline: Duration) -> io::Result<Stream> {
     let connected = timeout(deadline, async {
         let socket = match &endpoint.address {
-            Address::Unix(path) => return UnixStream::connect(path).await.map(Stream::Unix),
+            Address::Unix(path) => return UnixStream::connect(path).await.map(Socket::Unix),
             Address::Inet(address) => TcpStream::connect(address).await?,
         };
         socket.set_nodelay(true)?;
         match &endpoint.server.tls {
-            None => Ok(Stream::Tcp(socket)),
-            Some(tls) => tls.connect(socket).await.map(|stream| Stream::Tls(Box::new(stream))),
+            None => Ok(Socket::Tcp(socket)),
+            Some(tls) => tls.connect(socket).await.map(|stream| Socket::Tls(Box::new(stream))),
         }
     });
     let slow = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
-    connected.await.map_err(|_| slow())?
+    connected.await.map_err(|_| slow())?.map(Stream::from)
 }

@@ -141,6 +141,11 @@ impl Health {
         until == 0 || until <= now().as_micros()
     }
 
+    /// Whether nothing speaks against it: one that is due to be tried after a rest has yet to answer.
+    pub(super) fn is_trusted(&self) -> bool {
+        !self.out.load(Ordering::Relaxed) && self.rests_until.load(Ordering::Relaxed) == 0
+    }
+
     /// A request is sent here. If that ends a rest, the rest begins anew for all others: one request tries first.
     pub(super) fn tried(&self, patience: &Patience, now: impl FnOnce() -> Timestamp) {
         let until = self.rests_until.load(Ordering::Relaxed);

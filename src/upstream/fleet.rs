@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::dns::Resolver;
 use super::endpoint::{Address, Endpoint, Member};
 use super::server::{BadUpstream, Place, Server};
+use super::tender::Turns;
 use super::tls::{Tls, Trust};
 
 /// A name that could not be looked up is asked for again after this.
@@ -37,6 +38,8 @@ pub struct Fleet {
     pub(super) endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     /// Counts requests, to give each server its turn.
     pub(super) turn: AtomicUsize,
+    /// Who keeps it up to date.
+    pub(super) turns: Turns,
 }
 
 impl Fleet {
@@ -66,7 +69,7 @@ impl Fleet {
             Some(Arc::new(Endpoint::new(member.clone(), address, false)))
         };
         let endpoints = ArcSwap::from_pointee(members.iter().filter_map(fixed).collect());
-        Ok(Self { identity, members, endpoints, turn: AtomicUsize::new(0) })
+        Ok(Self { identity, members, endpoints, turn: AtomicUsize::new(0), turns: Turns::default() })
     }
 
     /// Looks a server's name up; keeps the last good answer if there is none now. When to ask again; `None`: the server

@@ -16,6 +16,7 @@ mod pool;
 pub mod retry;
 mod server;
 mod stream;
+mod tender;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -25,8 +26,8 @@ use std::fmt;
 use std::hash::Hasher;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -38,20 +39,22 @@ use tokio::time::sleep;
 pub use balance::{Balance, HashBy};
 pub use body::{Piece, RequestBody};
 pub use check::Check;
-pub use config::{NamedUpstream, Targets, UpstreamFile};
+pub use config::{Failures, NamedUpstream, Targets, UpstreamFile};
 pub use dns::Resolver;
 pub use endpoint::Patience;
 pub use fleet::Identity;
 pub use pool::{Answer, CallError};
 pub use server::{BadUpstream, Server};
 pub use tls::Trust;
-pub use turn::{Rotation, Turn};
+pub use turn::{Rotation, Turn, Wait};
 
 use crate::proxy::client::Client;
 use crate::state::Clock;
 use endpoint::Member;
 use fleet::Fleet;
 use pool::Unanswered;
+use tender::Tender;
+use turn::Asked;
 
 /// Timeouts on the way to an upstream, as run (K3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub struct Timeouts {
 }
 
 /// What the settings say of an upstream, as run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Its servers, and whom to believe about them.
     pub identity: Identity,
@@ -75,6 +78,8 @@ pub struct Settings {
     pub check: Option<Check>,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// What becomes of calls that fail.
+    pub failures: Failures,
 }
 
 /// One upstream.
@@ -84,7 +89,8 @@ pub struct Upstream {
     settings: Settings,
     fleet: Arc<Fleet>,
     clock: Clock,
-    tended: AtomicBool,
+    /// Its number among those who tended its servers; 0: it never did.
+    tending: AtomicU64,
 }
 
 /// A server as it is now.
@@ -115,7 +121,7 @@ impl Upstream {
     /// What is wrong with a server, or with what its certificate is to be verified by.
     pub fn build(name: &str, settings: Settings, clock: Clock) -> Result<Self, BadUpstream> {
         let fleet = Arc::new(Fleet::build(settings.identity.clone())?);
-        Ok(Self { name: name.into(), settings, fleet, clock, tended: AtomicBool::new(false) })
+        Ok(Self { name: name.into(), settings, fleet, clock, tending: AtomicU64::new(0) })
     }
 
     /// Whether `other` is called alike and set up alike: then it can go on in this one's place.
@@ -127,9 +133,6 @@ impl Upstream {
     pub fn adopt(&mut self, running: &Self) {
         if self.fleet.identity == running.fleet.identity {
             self.fleet = running.fleet.clone();
-            if self.settings.check.is_none() {
-                self.fleet.endpoints.load().iter().for_each(|endpoint| endpoint.health.unchecked());
-            }
         }
     }
 
@@ -161,30 +164,37 @@ impl Upstream {
 
     /// Sends `request`, whose target must be in origin form, to a server, and waits for the head of the answer. What
     /// provably never left is sent to the next server, within the time to connect; whatever else is sent once. With
-    /// `own_host` each server sees its own name in `Host`.
+    /// `own_host` each server sees its own name in `Host`. Dropped after `wait` was given up, the server has failed.
     ///
     /// # Errors
     /// See [`CallError`]; of several servers that could not be reached the last one's. With it the request comes back if
     /// it provably never left.
     pub async fn call(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         client: &Client,
         own_host: bool,
+        wait: &Wait,
     ) -> Result<(response::Parts, Answer), retry::Failed> {
+        wait.begin();
         let mut rotation = self.rotation(client);
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
+        let mut last = None;
         while let Some(turn) = rotation.next_turn() {
             if own_host {
                 request.headers_mut().insert(HOST, turn.server().host.clone());
             }
-            match turn.ask(request, rotation.share()).await {
+            let asked = Asked { rotation: &rotation, wait };
+            match turn.ask(request, &rotation).await {
                 Ok(answered) => return Ok(answered),
-                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (*unsent, error),
-                Err(Unanswered::Broken(error)) => return Err((CallError::Broken(error), None)),
+                Err(Unanswered::Unsent(unsent, error)) => (request, last) = (unsent, Some(error)),
+                Err(Unanswered::Broken(error)) => {
+                    asked.failed();
+                    return Err((CallError::Broken(error), None));
+                }
             }
         }
-        Err((CallError::Connect(last), Some(Box::new(request))))
+        let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the upstream's name has no address yet");
+        Err((CallError::Connect(last.unwrap_or_else(nowhere)), Some(request)))
     }
 
     /// Whether all its servers have an address.
@@ -198,17 +208,31 @@ impl Upstream {
         join_all(self.fleet.members.iter().map(|member| self.fleet.look_up(&self.name, member))).await;
     }
 
-    /// Starts what keeps it up to date, on the runtime that asks for it; once is enough.
-    pub fn tend(self: &Arc<Self>) {
-        if self.tended.swap(true, Ordering::Relaxed) {
+    /// Starts what keeps it up to date, on the runtime that asks for it; once is enough. Whoever tended its servers until
+    /// now, under other settings, does so no longer.
+    pub fn tend(&self) {
+        if self.tending.load(Ordering::Relaxed) != 0 {
             return;
         }
-        for member in &self.fleet.members {
-            tokio::spawn(follow(Arc::downgrade(self), member.clone()));
+        let fleet = &self.fleet;
+        let number = fleet.turns.take_office(|| {
+            if self.settings.check.is_none() {
+                fleet.endpoints.load().iter().for_each(|endpoint| endpoint.health.unchecked());
+            }
+        });
+        self.tending.store(number, Ordering::Relaxed);
+        let tender = Tender::new(&self.name, fleet, number);
+        for member in &fleet.members {
+            tokio::spawn(follow(tender.clone(), member.clone()));
         }
         if let Some(check) = &self.settings.check {
-            tokio::spawn(check::watch(Arc::downgrade(self), check.clone()));
+            tokio::spawn(check::watch(tender, check.clone()));
         }
+    }
+
+    /// It is in force no longer: requests that it has finish, but nothing is asked or judged under its settings any more.
+    pub fn retire(&self) {
+        self.fleet.turns.leave_office(self.tending.load(Ordering::Relaxed));
     }
 
     /// Closes connections that were not used for too long.
@@ -271,11 +295,11 @@ fn of_address(address: IpAddr) -> u64 {
     hasher.finish()
 }
 
-/// Looks the name of a server up again and again, until the upstream is gone.
-async fn follow(upstream: Weak<Upstream>, member: Arc<Member>) {
-    while let Some(upstream) = upstream.upgrade() {
-        let Some(again) = upstream.fleet.look_up(&upstream.name, &member).await else { return };
-        drop(upstream);
+/// Looks the name of a server up again and again, for as long as `tender` is in office.
+async fn follow(tender: Tender, member: Arc<Member>) {
+    while let Some(fleet) = tender.fleet() {
+        let Some(again) = fleet.look_up(&tender.upstream, &member).await else { return };
+        drop(fleet);
         sleep(again).await;
     }
 }
@@ -286,6 +310,7 @@ mod tests {
 
     use super::endpoint::Endpoint;
     use super::*;
+    use crate::state::Timestamp;
 
     fn order(upstream: &Arc<Upstream>) -> Vec<String> {
         let mut rotation = upstream.rotation(&testing::client());
@@ -343,6 +368,34 @@ mod tests {
         fail(1);
         assert_eq!(order(&upstream).len(), 2);
         assert!(upstream.ailment().expect("both rest").contains("No server"));
+    }
+
+    /// What one server of several does must not shut all of them off; but an app that stands alone, whatever its name
+    /// resolves to, or whose last other server is down, too, has to be left alone as a whole.
+    #[test]
+    fn a_failure_is_contained_where_another_server_is_well() {
+        let fail = |upstream: &Upstream, at: usize, ago: Duration| {
+            let (endpoints, now) = (upstream.fleet.endpoints.load(), upstream.clock.now());
+            let then = Timestamp::from_micros(now.as_micros() - ago.as_micros() as u64);
+            for _ in 0..3 {
+                endpoints[at].health.failed(&upstream.settings.patience, then);
+            }
+        };
+        let is_contained = |upstream: &Arc<Upstream>| {
+            let mut rotation = upstream.rotation(&testing::client());
+            rotation.next_turn().expect("a server");
+            fail(upstream, 0, Duration::ZERO);
+            rotation.is_contained()
+        };
+        let two = ["http://127.0.0.1:1", "http://127.0.0.1:2"];
+        assert!(is_contained(&testing::upstream(&two)));
+        assert!(!is_contained(&testing::upstream(&two[..1])));
+        let long_ago = testing::upstream(&two);
+        fail(&long_ago, 1, Duration::from_secs(60));
+        assert!(!is_contained(&long_ago), "the other has yet to answer again");
+        let named = testing::upstream(&["http://localhost:1"]);
+        resolve(&named, &["127.0.0.1", "::1"]);
+        assert!(!is_contained(&named));
     }
 
     /// After a reload that changes how long a connection is waited for, every connection and all that was learnt would be

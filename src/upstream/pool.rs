@@ -20,7 +20,7 @@ use super::body::RequestBody;
 use super::connect::connect;
 use super::endpoint::Endpoint;
 use super::stream::Stream;
-use super::turn::Turn;
+use super::turn::{Rotation, Turn};
 
 /// Unused connections kept, at most.
 const KEPT: usize = 1024;
@@ -67,11 +67,12 @@ pub struct Answer {
 
 impl Turn {
     /// Sends `request`, whose target must be in origin form, and waits for the head of the answer; a new connection is
-    /// opened within `share`. A request that provably never left on a kept connection is sent again on another.
+    /// opened within its share of the time that there is. A request that provably never left on a kept connection is sent
+    /// again on another.
     pub(super) async fn ask(
         self,
-        mut request: Request<RequestBody>,
-        share: Duration,
+        mut request: Box<Request<RequestBody>>,
+        rotation: &Rotation,
     ) -> Result<(response::Parts, Answer), Unanswered> {
         loop {
             let kept = self.endpoint.pool.take(self.upstream.settings.timeouts.idle);
@@ -79,15 +80,15 @@ impl Turn {
             let mut link = match kept {
                 Some(link) => link,
                 // Rare, and large enough to slow every request that would carry it along: hence the box.
-                None => match Box::pin(Link::open(&self.endpoint, share)).await {
+                None => match Box::pin(Link::open(&self.endpoint, rotation.share())).await {
                     Ok(link) => link,
                     Err(error) => {
                         self.failed(&error);
-                        return Err(Unanswered::Unsent(Box::new(request), error));
+                        return Err(Unanswered::Unsent(request, error));
                     }
                 },
             };
-            match link.ask(request).await {
+            match link.ask(*request).await {
                 Ok(response) => {
                     self.answered();
                     let (parts, body) = response.into_parts();
@@ -97,7 +98,7 @@ impl Turn {
                     }
                     return Ok((parts, answer));
                 }
-                Err((_, Some(unsent))) if reused => request = unsent,
+                Err((_, Some(unsent))) if reused => request = Box::new(unsent),
                 Err((error, unsent)) => {
                     self.failed(&error);
                     return Err(match unsent {
@@ -132,7 +133,7 @@ impl Pool {
     }
 
     fn keep(&self, mut link: Box<Link>) {
-        if link.is_free() {
+        if link.is_done() || link.is_free() {
             let mut idle = self.idle.lock();
             if idle.len() < KEPT {
                 idle.push((Instant::now(), link));
@@ -150,35 +151,59 @@ impl Link {
     }
 
     /// Sends a request; if it could not be sent, it comes back with the error.
-    pub(super) async fn ask(
+    pub(super) fn ask(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+    ) -> impl Future<Output = Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)>> {
+        // Queued here and now, or the future would carry the request along.
+        let answer = self.sender.try_send_request(request);
         let (connection, ended) = (&mut self.connection, &mut self.ended);
-        let answered = poll_fn(|cx| {
-            drive(connection, ended, cx);
-            answer.as_mut().poll(cx)
-        });
-        answered.await.map_err(|mut error| {
-            let unsent = error.take_message();
-            (error.into_error(), unsent)
-        })
+        async move {
+            let (mut answer, mut asked) = (pin!(answer), false);
+            let answered = poll_fn(|cx| {
+                if asked {
+                    drive(connection, ended, Waker::noop());
+                    if let Poll::Ready(answered) = answer.as_mut().poll(&mut quiet()) {
+                        return Poll::Ready(answered);
+                    }
+                }
+                asked = true;
+                drive(connection, ended, cx.waker());
+                answer.as_mut().poll(&mut quiet())
+            });
+            answered.await.map_err(|mut error| {
+                let unsent = error.take_message();
+                (error.into_error(), unsent)
+            })
+        }
     }
 
     /// Whether it waits for a request: the last one is done, and the upstream has neither closed nor sent anything.
     fn is_free(&mut self) -> bool {
-        // Nobody waits, so nobody is to be woken.
-        drive(&mut self.connection, &mut self.ended, &mut Context::from_waker(Waker::noop()));
+        drive(&mut self.connection, &mut self.ended, Waker::noop());
+        self.is_done()
+    }
+
+    /// Whether the last request is done, as far as was seen.
+    fn is_done(&self) -> bool {
         !self.ended && self.sender.is_ready()
     }
 }
 
 /// Lets a connection read and write. Its errors reach whoever waits for the answer or its body.
-fn drive(connection: &mut Connection<TokioIo<Stream>, RequestBody>, ended: &mut bool, cx: &mut Context<'_>) {
+fn drive(connection: &mut Connection<TokioIo<Stream>, RequestBody>, ended: &mut bool, waker: &Waker) {
     if !*ended {
-        *ended = Pin::new(connection).poll(cx).is_ready();
+        *ended = Pin::new(connection).poll(&mut Context::from_waker(waker)).is_ready();
     }
+}
+
+/// Wakes nobody.
+///
+/// A connection tells by a wake-up when there is an answer, or more of it. Nobody drives it but whoever waits for that,
+/// and looks right after: woken, it would be polled once more for nothing. So it looks first with nobody to wake, and
+/// waits only when nothing has come.
+fn quiet() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
 
 impl Answer {
@@ -202,15 +227,18 @@ impl Answer {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(Link { connection, ended, .. }) = self.link.as_deref_mut() else {
+            return Pin::new(&mut self.body).poll_frame(cx);
+        };
         // Asked first, since the connection reads only what is wanted.
-        let ready = Pin::new(&mut self.body).poll_frame(cx);
-        match (ready, &mut self.link) {
-            (Poll::Pending, Some(link)) => {
-                drive(&mut link.connection, &mut link.ended, cx);
-                Pin::new(&mut self.body).poll_frame(cx)
+        let mut frame = Pin::new(&mut self.body).poll_frame(&mut quiet());
+        for waker in [Waker::noop(), cx.waker()] {
+            if frame.is_pending() {
+                drive(connection, ended, waker);
+                frame = Pin::new(&mut self.body).poll_frame(&mut quiet());
             }
-            (ready, _) => ready,
         }
+        frame
     }
 
     fn give_back(&mut self) {
@@ -228,7 +256,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::{Upstream, testing};
+    use super::super::{Upstream, Wait, testing};
     use super::*;
 
     /// An upstream that answers `answers` requests on each connection, then closes it; and its count of connections.
@@ -257,7 +285,8 @@ mod tests {
 
     async fn call(upstream: &Arc<Upstream>) -> Answer {
         let request = Request::post("/").header("host", "a").body(Bytes::from_static(b"{}").into());
-        let called = upstream.call(request.expect("request"), &testing::client(), false).await;
+        let request = Box::new(request.expect("request"));
+        let called = upstream.call(request, &testing::client(), false, &Wait::default()).await;
         let (head, answer) = called.expect("an answer");
         assert_eq!(head.status, 200);
         answer

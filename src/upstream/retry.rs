@@ -10,7 +10,7 @@ use http::{Request, response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Answer, CallError, RequestBody, Upstream};
+use super::{Answer, CallError, RequestBody, Upstream, Wait};
 use crate::config::Span;
 use crate::guard::Fault;
 use crate::proxy::client::Client;
@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// When a call is tried again, as run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     max: u32,
     backoff: Duration,
@@ -90,13 +90,13 @@ pub struct Retries {
 }
 
 /// The request once more; `None` if its body is still arriving.
-fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn copy_of(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let body = RequestBody::from(request.body().whole()?.clone());
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 /// Why there is no answer, and the request if it provably never left.
@@ -109,7 +109,7 @@ impl Retries {
     }
 
     /// Calls `upstream` for `client`, and again where that is allowed; `tried` counts the tries after the first. The caller
-    /// bounds the time of all of them together.
+    /// bounds the time of all of them together, and says by `wait` whether it is over.
     ///
     /// # Errors
     /// What the last try came to.
@@ -117,18 +117,18 @@ impl Retries {
         &self,
         upstream: &Arc<Upstream>,
         (client, own_host): (&Client, bool),
-        mut request: Request<RequestBody>,
-        tried: &mut u32,
+        mut request: Box<Request<RequestBody>>,
+        (tried, wait): (&mut u32, &Wait),
     ) -> Result<(response::Parts, Answer), CallError> {
         let Some(policy) = self.policy else {
-            return upstream.call(request, client, own_host).await.map_err(|(error, _)| error);
+            return upstream.call(request, client, own_host, wait).await.map_err(|(error, _)| error);
         };
         self.deposit(policy.deposit);
         let repeatable = policy.idempotent && request.method().is_idempotent();
         let mut sent = None;
         loop {
             let copy = if repeatable { copy_of(&request) } else { None };
-            let (error, unsent) = match upstream.call(request, client, own_host).await {
+            let (error, unsent) = match upstream.call(request, client, own_host, wait).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -137,7 +137,7 @@ impl Retries {
                 (true, Some(broken)) => broken,
                 _ => error,
             };
-            let again = unsent.map(|unsent| *unsent).or(copy);
+            let again = unsent.or(copy);
             request = match again.filter(|_| *tried < policy.max && self.withdraw()) {
                 Some(request) => request,
                 None => return Err(error),

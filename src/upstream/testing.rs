@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Balance, Identity, Patience, Resolver, Server, Settings, Timeouts, Trust, Upstream};
+use super::{Balance, Failures, Identity, Patience, Resolver, Server, Settings, Timeouts, Trust, Upstream};
 use crate::proxy::client::{Client, ClientClass};
 use crate::state::{ManualClock, Timestamp};
 
@@ -18,6 +18,7 @@ pub fn settings(servers: &[&str]) -> Settings {
         patience: Patience { max_fails: 3, fail_timeout: Duration::from_secs(10) },
         check: None,
         timeouts: Timeouts { connect: Duration::from_secs(1), idle: Duration::from_secs(1) },
+        failures: Failures::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pingora::upstreams::peer::HttpPeer;
@@ -23,6 +23,55 @@ pub struct Rotation {
     number: usize,
     subject: u64,
     began: Instant,
+}
+
+/// What a caller and the servers of its call tell each other.
+#[derive(Debug, Default)]
+pub struct Wait {
+    overdue: AtomicBool,
+    contained: AtomicBool,
+}
+
+impl Wait {
+    /// The caller gives the server up that it waits for: it takes too long. A caller that merely leaves says nothing.
+    pub fn give_up(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// The caller begins to wait, and nothing is known yet.
+    pub(super) fn begin(&self) {
+        self.contained.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the call failed at a server that is left alone now, while others are well: a failure of that server's, and
+    /// none of the upstream's.
+    pub fn is_contained(&self) -> bool {
+        self.contained.load(Ordering::Relaxed)
+    }
+}
+
+/// The server whose turn it is, and who waits for it. A wait that is given up ends here, wherever it was.
+pub(super) struct Asked<'a> {
+    pub(super) rotation: &'a Rotation,
+    pub(super) wait: &'a Wait,
+}
+
+impl Asked<'_> {
+    /// It failed, which was told to it already.
+    pub(super) fn failed(&self) {
+        self.wait.contained.store(self.rotation.is_contained(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.wait.overdue.load(Ordering::Relaxed) {
+            if let Some(endpoint) = self.rotation.current() {
+                note_failure(&self.rotation.upstream, endpoint, &"no answer in time");
+            }
+            self.failed();
+        }
+    }
 }
 
 /// A request at a server, counted there until dropped.
@@ -60,6 +109,19 @@ impl Rotation {
         Some(turn)
     }
 
+    /// The server whose turn it is.
+    fn current(&self) -> Option<&Endpoint> {
+        self.tried.last().and_then(|index| self.endpoints.get(*index)).map(|endpoint| &**endpoint)
+    }
+
+    /// Whether the server whose turn it is is left alone now, while nothing speaks against another. A name's second family
+    /// is none: it is most often the same machine.
+    pub fn is_contained(&self) -> bool {
+        let left_alone = |endpoint: &Endpoint| !endpoint.health.is_well(|| self.upstream.clock.now());
+        self.current().is_some_and(left_alone)
+            && self.endpoints.iter().any(|endpoint| !endpoint.spare && endpoint.health.is_trusted())
+    }
+
     /// Whether there is no next server.
     pub fn is_over(&self) -> bool {
         self.tried.len() >= self.endpoints.len()
@@ -88,15 +150,9 @@ impl Turn {
         }
     }
 
-    /// It could not be reached, or broke off before it answered. Told once until it answers again.
+    /// It could not be reached, or broke off or took too long before it answered.
     pub fn failed(&self, why: &dyn fmt::Display) {
-        let (upstream, server) = (&self.upstream, &self.server().name);
-        let address = &self.endpoint.address;
-        if self.endpoint.health.failed(&upstream.settings.patience, upstream.clock.now()) {
-            warn!(upstream = %upstream.name, %server, %address, %why, "the server can't be reached");
-        } else {
-            debug!(upstream = %upstream.name, %server, %address, %why, "the server still can't be reached");
-        }
+        note_failure(&self.upstream, &self.endpoint, why);
     }
 
     /// The server as Pingora's passthrough wants it, to be connected to within `share`; `None` if its socket's path can't
@@ -118,6 +174,16 @@ impl Turn {
         options.total_connection_timeout = Some(share);
         options.idle_timeout = Some(self.upstream.settings.timeouts.idle);
         Some(peer)
+    }
+}
+
+/// A server did not answer. Told once until it answers again.
+fn note_failure(upstream: &Upstream, endpoint: &Endpoint, why: &dyn fmt::Display) {
+    let (server, address) = (&endpoint.server.server.name, &endpoint.address);
+    if endpoint.health.failed(&upstream.settings.patience, upstream.clock.now()) {
+        warn!(upstream = %upstream.name, %server, %address, %why, "the server does not answer");
+    } else {
+        debug!(upstream = %upstream.name, %server, %address, %why, "the server still does not answer");
     }
 }
 

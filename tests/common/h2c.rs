@@ -36,6 +36,7 @@ impl H2 {
     /// A client that lets the gate send only so many bytes of a stream until it reads them.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("connects");
+        stream.set_nodelay(true).expect("a TCP socket");
         let mut builder = Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(window);
         let (sender, connection) =

@@ -5,6 +5,7 @@ mod ask;
 mod gate;
 mod h2c;
 mod load;
+mod names;
 mod program;
 mod redis_server;
 mod upstream;
@@ -17,9 +18,10 @@ pub use ask::{Ask, BOTH, Via};
 pub use gate::{Gate, Scratch, assert_refused, gate, gate_with};
 pub use h2c::{Feed, H2};
 pub use load::Load;
+pub use names::NameServer;
 pub use program::{Program, kill};
 pub use redis_server::{RedisServer, free_port};
-pub use upstream::{OK_JSON, Peer, Request, Upstream, unreachable};
+pub use upstream::{BlackHole, OK_JSON, Peer, Request, Upstream, unreachable};
 pub use wire::{Answer, Head, Wire};
 
 /// Longest that anything here waits for anything.

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use super::{Head, Wire};
 
@@ -196,6 +198,27 @@ impl Deref for Peer {
 impl DerefMut for Peer {
     fn deref_mut(&mut self) -> &mut Wire {
         &mut self.wire
+    }
+}
+
+/// A port whose queue is full of connections that nobody accepts, so that the system answers no more of them.
+pub struct BlackHole {
+    pub address: SocketAddr,
+    _listener: TcpListener,
+    _queue: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub async fn dig() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
+        let listener = socket.listen(1).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let mut queue = Vec::new();
+        while let Ok(connected) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queue.push(connected.expect("connects"));
+        }
+        Self { address, _listener: listener, _queue: queue }
     }
 }
 

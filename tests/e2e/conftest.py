@@ -31,6 +31,8 @@ class Tidegate:
         self._out, self._err = folder / "stdout", folder / "stderr"
         # Nothing from the caller's environment may set a limit.
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        # Nor may anything be kept in the caller's own directories.
+        environment["STATE_DIR"] = str(folder / "state")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             command = [PROGRAM, *arguments, "--listen", listen, "--admin", admin]
             self._process = subprocess.Popen(command, stdout=out, stderr=err, cwd=folder, env=environment)

@@ -41,7 +41,8 @@ impl From<Span> for Duration {
 }
 
 /// A pattern for the names of units.
-pub(super) const UNITS: &str = "(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hr|hours?|d|days?)";
+pub(super) const UNITS: &str =
+    "(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hr|hours?|d|days?|w|weeks?)";
 
 /// Milliseconds in a unit.
 pub(super) fn unit(name: &str) -> Option<u64> {
@@ -51,6 +52,7 @@ pub(super) fn unit(name: &str) -> Option<u64> {
         "m" | "min" | "mins" | "minute" | "minutes" => Some(60_000),
         "h" | "hr" | "hour" | "hours" => Some(3_600_000),
         "d" | "day" | "days" => Some(86_400_000),
+        "w" | "week" | "weeks" => Some(604_800_000),
         _ => None,
     }
 }

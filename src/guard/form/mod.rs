@@ -103,7 +103,7 @@ struct Walk<'f, 'w> {
 }
 
 /// Rules that want a field.
-type Tags = SmallVec<[u16; 4]>;
+pub type Tags = SmallVec<[u16; 4]>;
 
 impl Walk<'_, '_> {
     /// Reads the pair from `start` to `end`.
@@ -160,13 +160,18 @@ impl Walk<'_, '_> {
             return Err(FaultKind::TooDeep { limit: self.depth }.at(at));
         }
         php.clear();
-        spell_as_php(name, php);
-        let mut tags = Tags::new();
-        for place in places(self.rules, name, php) {
-            tags.extend(self.rules.wanting_string(place).filter(|tag| !tags.contains(tag)).collect::<Tags>());
-        }
-        Ok(tags)
+        Ok(wanting(self.rules, name, php))
     }
+}
+
+/// The rules that want the field `name`, however a framework reads it; appends how PHP spells it.
+pub fn wanting(rules: &FieldRules, name: &str, php: &mut String) -> Tags {
+    spell_as_php(name, php);
+    let mut tags = Tags::new();
+    for place in places(rules, name, php) {
+        tags.extend(rules.wanting_string(place).filter(|tag| !tags.contains(tag)).collect::<Tags>());
+    }
+    tags
 }
 
 /// What stands before and behind the first of `delimiters`.

@@ -32,6 +32,21 @@ const TOKEN: [bool; 256] = {
     table
 };
 
+/// Bytes of a host's name: RFC 3986 §3.2.2 `reg-name` without `%` and `,`.
+const HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mark = matches!(
+            byte as u8,
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+        );
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || mark;
+        byte += 1;
+    }
+    table
+};
+
 pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
@@ -68,28 +83,25 @@ pub(super) fn content_length(value: &[u8]) -> Result<bool, Refusal> {
 /// Stricter than RFC 3986's reg-name by `%` and `,`: no browser sends them, and an escaped or joined name is
 /// read in more than one way.
 pub(super) fn host(value: &[u8]) -> Verdict {
-    let (name, port) = match value.iter().rposition(|b| *b == b']') {
-        Some(end) => {
-            let (address, port) = value.split_at(end + 1);
-            let inner = address.strip_prefix(b"[").and_then(|a| a.strip_suffix(b"]")).unwrap_or_default();
-            let literal =
-                !inner.is_empty() && inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
-            (literal, port)
+    let (name, port) = match value.strip_prefix(b"[") {
+        Some(rest) => {
+            let literal = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+            let (inner, rest) = rest.split_at(rest.iter().take_while(|b| literal(b)).count());
+            (!inner.is_empty() && rest.starts_with(b"]"), rest.get(1..).unwrap_or_default())
         }
         None => {
-            let (name, port) = value.split_at(value.iter().position(|b| *b == b':').unwrap_or(value.len()));
-            let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(b);
-            (!name.is_empty() && name.iter().all(allowed), port)
+            let (name, port) = value.split_at(value.iter().take_while(|b| HOST[usize::from(**b)]).count());
+            (!name.is_empty(), port)
         }
     };
     let port = port.is_empty()
         || port.first() == Some(&b':') && port.len() <= 6 && port.iter().skip(1).all(u8::is_ascii_digit);
     match value {
+        _ if name && port => Ok(()),
         [] => Err(malformed("Host is empty (RFC 9112 §3.2).")),
         value if value.contains(&b'@') => {
             Err(malformed("The authority holds user information (RFC 9110 §4.2.4)."))
         }
-        _ if name && port => Ok(()),
         _ => Err(malformed("Host is not a name or address with an optional port (RFC 9112 §3.2).")),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use super::fold::{fold, folded_lengths, folds_to};
+use super::fold::{first_letter, fold, folds_to, longest_spelling};
 
 /// Members that lead on from a place where text is expected: parts (`{"type": "text", "text": …}`) and
 /// messages or results that hold parts again (`{"role": …, "content": …}`).
@@ -89,12 +89,11 @@ const NOWHERE: NodeId = NodeId(0);
 /// The place of the whole body.
 const ROOT: NodeId = NodeId(1);
 
-#[derive(Default)]
 struct Node {
-    /// By folded name, where a rule names it.
-    members: Box<[(Box<str>, NodeId)]>,
-    /// Bit n is set if a name of n (modulo 64) bytes may fold to one of `members`: most names are ruled out by it.
-    lengths: u64,
+    /// Those that a rule names, in the order of [`letter`].
+    members: Box<[Member]>,
+    /// Where in `members` those of each letter begin, and those of the letter before it end: few names are compared.
+    letters: [u16; LETTERS + 1],
     other_member: NodeId,
     /// By index, where a rule names it.
     elements: Box<[(u32, NodeId)]>,
@@ -105,10 +104,21 @@ struct Node {
     texts: Box<[u16]>,
 }
 
-impl Default for NodeId {
-    fn default() -> Self {
-        NOWHERE
-    }
+struct Member {
+    /// Folded.
+    name: Box<str>,
+    /// Bytes of its longest spelling.
+    longest: usize,
+    place: NodeId,
+}
+
+/// What [`letter`] tells apart.
+const LETTERS: usize = 32;
+
+/// The letter that a name begins with, whatever its case; other characters share theirs.
+#[inline]
+fn letter(name: &[u8]) -> usize {
+    usize::from(first_letter(name)) % LETTERS
 }
 
 /// Compiled rules; immutable, so that one serves all threads.
@@ -138,11 +148,13 @@ impl FieldRules {
             return (NOWHERE, None);
         }
         let node = &self.nodes[usize::from(node.0)];
-        if node.lengths & length_bit(name.len()) == 0 {
-            return (node.other_member, None);
-        }
-        match node.members.iter().find(|(member, _)| folds_to(name, member)) {
-            Some((member, next)) => (*next, Some(member)),
+        let letter = letter(name);
+        let [begin, end] = [node.letters[letter], node.letters[letter + 1]].map(usize::from);
+        let fits = |member: &&Member| {
+            (member.name.len()..=member.longest).contains(&name.len()) && folds_to(name, &member.name)
+        };
+        match node.members[begin..end].iter().find(fits) {
+            Some(member) => (member.place, Some(&member.name)),
             None => (node.other_member, None),
         }
     }
@@ -167,10 +179,6 @@ impl FieldRules {
     pub(super) fn wanting_scalar(&self, node: NodeId) -> impl Iterator<Item = u16> {
         self.nodes[usize::from(node.0)].values.iter().copied()
     }
-}
-
-fn length_bit(bytes: usize) -> u64 {
-    1 << (bytes % 64)
 }
 
 /// A rule with its pattern taken apart.
@@ -278,17 +286,17 @@ impl<'r> Builder<'r> {
         }
         let mut members = Vec::new();
         for name in names {
-            members.push((name.into(), self.follow(set, Step::Member(Some(name)))?));
+            let place = self.follow(set, Step::Member(Some(name)))?;
+            members.push(Member { name: name.into(), longest: longest_spelling(name), place });
         }
+        members.sort_by_key(|member| letter(member.name.as_bytes()));
+        let before = |bound| members.partition_point(|member| letter(member.name.as_bytes()) < bound) as u16;
         let mut elements = Vec::new();
         for index in indices {
             elements.push((index, self.follow(set, Step::Element(Some(index)))?));
         }
         Ok(Node {
-            lengths: members
-                .iter()
-                .flat_map(|(name, _): &(Box<str>, _)| folded_lengths(name))
-                .fold(0, |bits, length| bits | length_bit(length)),
+            letters: std::array::from_fn(before),
             members: members.into(),
             other_member: self.follow(set, Step::Member(None))?,
             elements: elements.into(),

@@ -17,30 +17,45 @@ pub(in crate::guard) fn fold(name: &str) -> String {
     name.chars().map(folded).collect()
 }
 
+/// The first letter of a name, folded, and what follows it.
+#[inline]
+fn split(name: &[u8]) -> Option<(u8, &[u8])> {
+    match name {
+        [byte, tail @ ..] if byte.is_ascii() => Some((byte.to_ascii_lowercase(), tail)),
+        [0xc5, 0xbf, tail @ ..] => Some((b's', tail)),
+        [0xe2, 0x84, 0xaa, tail @ ..] => Some((b'k', tail)),
+        [byte, tail @ ..] => Some((*byte, tail)),
+        [] => None,
+    }
+}
+
+/// The byte that all spellings of `name`, UTF-8, begin with once they are folded; 0 if it is empty.
+#[inline]
+pub(super) fn first_letter(name: &[u8]) -> u8 {
+    split(name).map_or(0, |(letter, _)| letter)
+}
+
 /// Whether `name`, UTF-8, is a spelling of `folded`.
 #[inline]
 pub(super) fn folds_to(name: &[u8], folded: &str) -> bool {
     let mut rest = name;
     for &wanted in folded.as_bytes() {
-        let (byte, tail) = match rest {
-            [0xc5, 0xbf, tail @ ..] => (b's', tail),
-            [0xe2, 0x84, 0xaa, tail @ ..] => (b'k', tail),
-            [byte, tail @ ..] => (byte.to_ascii_lowercase(), tail),
-            [] => return false,
-        };
-        if byte != wanted {
-            return false;
+        match split(rest) {
+            Some((letter, tail)) if letter == wanted => rest = tail,
+            _ => return false,
         }
-        rest = tail;
     }
     rest.is_empty()
 }
 
-/// Every length in bytes that a spelling of `folded` can have.
-pub(super) fn folded_lengths(folded: &str) -> impl Iterator<Item = usize> + use<> {
-    let count = |letter| folded.chars().filter(|c| *c == letter).count();
-    let (length, longs, kelvins) = (folded.len(), count('s'), count('k'));
-    (0..=longs).flat_map(move |s| (0..=kelvins).map(move |k| length + s + 2 * k))
+/// Bytes of the longest spelling of `folded`.
+pub(super) fn longest_spelling(folded: &str) -> usize {
+    let longer = |c| match c {
+        's' => LONG_S.len_utf8() - 1,
+        'k' => KELVIN.len_utf8() - 1,
+        _ => 0,
+    };
+    folded.len() + folded.chars().map(longer).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -53,7 +68,8 @@ mod tests {
         for name in ["task", "TASK", "ta\u{17f}k", "TAS\u{212a}", "ta\u{17f}\u{212a}", "Ta\u{17f}K"] {
             assert_eq!(fold(name), "task", "{name}");
             assert!(folds_to(name.as_bytes(), "task"), "{name}");
-            assert!(folded_lengths("task").any(|length| length == name.len()), "{name}");
+            assert!(("task".len()..=longest_spelling("task")).contains(&name.len()), "{name}");
+            assert_eq!(first_letter(name.as_bytes()), b't', "{name}");
         }
         for other in ["tas", "tasks", "", "tasj", "ta\u{15f}k", "tas\u{ff4b}", "t\u{e4}sk"] {
             assert!(!folds_to(other.as_bytes(), "task"), "{other}");

@@ -4,11 +4,13 @@
 //! Stricter than RFC 8259 where two parsers could read one body differently: no byte order mark, no lone
 //! surrogates, no name twice in one object.
 
+mod content;
 #[cfg(test)]
 mod differential;
 mod fault;
 mod fields;
 mod fold;
+mod looks;
 mod names;
 mod scan;
 mod text;
@@ -16,10 +18,12 @@ mod token;
 
 use std::ops::Range;
 
+pub use content::content;
 pub use fault::{Fault, FaultKind};
 pub(super) use fields::NodeId;
 pub use fields::{FieldRules, PatternError, Rule, RuleKind};
 pub(super) use fold::fold;
+pub use looks::{begins, opener, opens, refuted};
 pub(super) use names::Names;
 pub use scan::{Scratch, scan};
 pub use text::{RawStr, escape_into, splice};

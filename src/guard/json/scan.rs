@@ -84,11 +84,11 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
         let start = self.at;
         match self.peek() {
             Some(b'"') => {
-                let (end, escaped) = token::string(self.body, start + 1)?;
+                let (end, escapes) = token::string(self.body, start + 1)?;
                 self.at = end + 1;
                 let span = start + 1..end;
                 for tag in self.rules.wanting_string(node) {
-                    let value = Value::Text(RawStr::new(&self.text[span.clone()], escaped));
+                    let value = Value::Text(RawStr::new(&self.text[span.clone()], escapes));
                     let part_of = self.part_of();
                     (self.visit)(Found { tag, value, span: span.clone(), part_of });
                 }
@@ -205,13 +205,13 @@ impl<'b, V: FnMut(Found<'b>)> Walk<'b, '_, V> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a member name in double quotes"));
         }
-        let (end, escaped) = token::string(self.body, start + 1)?;
+        let (end, escapes) = token::string(self.body, start + 1)?;
         let limit = self.caps.members;
         if self.members >= limit {
             return Err(FaultKind::TooManyMembers { limit }.at(start));
         }
         self.members += 1;
-        let raw = RawStr::new(&self.text[start + 1..end], escaped);
+        let raw = RawStr::new(&self.text[start + 1..end], escapes);
         let known = &mut self.scratch.names;
         let mut name = known.read(self.body, raw, start + 1);
         let written = known.bytes(self.body, name);

@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::token::{escape, plain_run};
+use super::token::{Escapes, escape, plain_run};
 
 /// A string's content between its quotes, escapes as written. Only the scanner makes one, so every escape is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawStr<'b> {
     raw: &'b str,
-    escaped: bool,
+    escapes: Escapes,
 }
 
 impl<'b> RawStr<'b> {
-    pub(super) fn new(raw: &'b str, escaped: bool) -> Self {
-        Self { raw, escaped }
+    pub(super) fn new(raw: &'b str, escapes: Escapes) -> Self {
+        Self { raw, escapes }
     }
 
     /// The content as written.
@@ -24,12 +24,17 @@ impl<'b> RawStr<'b> {
 
     /// Whether anything in it is escaped; if not, [`raw`](Self::raw) is the text.
     pub fn has_escapes(&self) -> bool {
-        self.escaped
+        self.escapes != Escapes::None
+    }
+
+    /// Whether nothing is escaped but what is common in prose: quotes, backslashes, slashes, tabs and line ends.
+    pub fn is_prose(&self) -> bool {
+        self.escapes <= Escapes::Prose
     }
 
     /// Unicode code points of the text: an escape counts as the one character it stands for.
     pub fn chars(&self) -> usize {
-        if !self.escaped {
+        if !self.has_escapes() {
             return self.raw.chars().count();
         }
         self.pieces().map(|(plain, escaped)| plain.chars().count() + usize::from(escaped.is_some())).sum()
@@ -37,7 +42,7 @@ impl<'b> RawStr<'b> {
 
     /// The text; allocates only if something is escaped.
     pub fn decode(&self) -> Cow<'b, str> {
-        if !self.escaped {
+        if !self.has_escapes() {
             return Cow::Borrowed(self.raw);
         }
         let mut text = String::with_capacity(self.raw.len());
@@ -53,14 +58,25 @@ impl<'b> RawStr<'b> {
         }
     }
 
+    /// The characters of the text.
+    pub fn characters(&self) -> impl Iterator<Item = char> + use<'b> {
+        self.pieces().flat_map(|(plain, escaped)| plain.chars().chain(escaped))
+    }
+
+    /// Those that are written with an escape.
+    pub fn escaped_characters(&self) -> impl Iterator<Item = char> + use<'b> {
+        self.pieces().filter_map(|(_, escaped)| escaped)
+    }
+
     /// The text in pieces: a run without escapes, then the character that was escaped behind it, if any.
     fn pieces(&self) -> impl Iterator<Item = (&'b str, Option<char>)> + use<'b> {
-        let mut rest = self.raw;
+        let (mut rest, escaped) = (self.raw, self.has_escapes());
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
             }
-            let (plain, tail) = rest.split_at(plain_run(rest.as_bytes()));
+            let run = if escaped { plain_run(rest.as_bytes()) } else { rest.len() };
+            let (plain, tail) = rest.split_at(run);
             // The scanner let only whole escapes in, so an error means that there is none.
             let (escaped, length) = match escape(tail.as_bytes()) {
                 Ok((character, length)) => (Some(character), length),
@@ -115,7 +131,24 @@ pub fn splice(body: &[u8], edits: &[(Range<usize>, impl AsRef<[u8]>)]) -> Option
 
 #[cfg(test)]
 mod tests {
+    use super::super::token::string;
     use super::*;
+
+    fn read(raw: &str) -> RawStr<'_> {
+        let (end, escapes) = string(format!("{raw}\"").as_bytes(), 0).expect("a string");
+        RawStr::new(&raw[..end], escapes)
+    }
+
+    /// Whoever takes a text for prose does not look at what is escaped in it.
+    #[test]
+    fn prose_escapes_only_what_it_must() {
+        for raw in ["", "plain", r#"\"a\"\n\r\t\\\/"#, r"\u000a\u0022"] {
+            assert!(read(raw).is_prose(), "{raw}");
+        }
+        for raw in [r"\b", r"\f", r"\n\u0000\n", r"\u003c", r"\ud83d\ude00"] {
+            assert!(!read(raw).is_prose(), "{raw}");
+        }
+    }
 
     /// A limit of 500 characters must mean 500, or escaping would halve it or let twice as much through.
     #[test]
@@ -131,7 +164,7 @@ mod tests {
             (r"\\n", 2),
             (r"x\/", 2),
         ] {
-            let text = RawStr::new(raw, raw.contains('\\'));
+            let text = read(raw);
             assert_eq!(text.chars(), chars, "{raw}");
             assert_eq!(text.decode().chars().count(), chars, "{raw}");
         }
@@ -139,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_string_without_escapes_is_borrowed() {
-        assert!(matches!(RawStr::new("plain", false).decode(), Cow::Borrowed("plain")));
-        assert_eq!(RawStr::new(r"a\u0062\tc", true).decode(), "ab\tc");
+        assert!(matches!(read("plain").decode(), Cow::Borrowed("plain")));
+        assert_eq!(read(r"a\u0062\tc").decode(), "ab\tc");
     }
 
     #[test]
@@ -150,7 +183,7 @@ mod tests {
         escape_into(&text, &mut out);
         let raw = String::from_utf8(out).unwrap();
         assert_eq!(serde_json::from_str::<String>(&format!("\"{raw}\"")).unwrap(), text);
-        assert_eq!(RawStr::new(&raw, true).decode(), text);
+        assert_eq!(read(&raw).decode(), text);
         assert!(raw.starts_with(r"\u0000\u0001") && raw.contains(r"\b\t\n\u000b\f\r"), "{raw}");
     }
 

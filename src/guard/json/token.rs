@@ -2,19 +2,20 @@
 
 use super::fault::{Fault, FaultKind};
 
-/// The end of a string's content (the offset of the closing quote) and whether it holds escapes.
+/// The end of a string's content (the offset of the closing quote) and what is escaped in it.
 /// `at` is the first byte after the opening quote.
 #[inline]
-pub(super) fn string(body: &[u8], mut at: usize) -> Result<(usize, bool), Fault> {
-    let mut escaped = false;
+pub(super) fn string(body: &[u8], mut at: usize) -> Result<(usize, Escapes), Fault> {
+    let mut escapes = Escapes::None;
     loop {
         let rest = body.get(at..).unwrap_or_default();
         at += plain_run(rest);
         match body.get(at) {
-            Some(b'"') => return Ok((at, escaped)),
+            Some(b'"') => return Ok((at, escapes)),
             Some(b'\\') => {
-                let (_, length) = escape(body.get(at..).unwrap_or_default()).map_err(|kind| kind.at(at))?;
-                escaped = true;
+                let (character, length) =
+                    escape(body.get(at..).unwrap_or_default()).map_err(|kind| kind.at(at))?;
+                escapes = escapes.max(Escapes::of(character));
                 at += length;
             }
             Some(_) => return Err(FaultKind::ControlCharacter.at(at)),
@@ -23,24 +24,45 @@ pub(super) fn string(body: &[u8], mut at: usize) -> Result<(usize, bool), Fault>
     }
 }
 
+/// What is escaped in a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Escapes {
+    /// Nothing.
+    None,
+    /// Only what prose has to escape, or often does: quotes, backslashes, slashes, tabs and line ends.
+    Prose,
+    /// Other characters, too.
+    Any,
+}
+
+impl Escapes {
+    fn of(character: char) -> Self {
+        match character {
+            '"' | '\\' | '/' | '\t' | '\n' | '\r' => Self::Prose,
+            _ => Self::Any,
+        }
+    }
+}
+
 /// How many bytes come before the first quote, backslash or control character (RFC 8259 §7).
 #[inline]
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    // Most names and many values end within two words, so they never pay for the wide steps.
-    let near = run_by_words(bytes.get(..NEAR).unwrap_or(bytes));
-    if near < NEAR { near } else { NEAR + run_by_blocks(bytes.get(NEAR..).unwrap_or_default()) }
+    // A block is judged at once, which is compiled to vector code, and only one with a hit is searched.
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    for (n, block) in blocks.iter().enumerate() {
+        if block.iter().fold(0, |hit, &byte| hit.max(if is_special(byte) { u8::MAX } else { 0 })) != 0 {
+            return n * 16 + run_by_words(block);
+        }
+    }
+    bytes.len() - rest.len() + run_by_words(rest)
 }
 
-const NEAR: usize = 16;
+/// The quote is the only character that comes to lie next to the controls when this bit is turned.
+const TURNED: u8 = 2;
 
-/// [`plain_run`] for long text: a block is judged at once, which is compiled to vector code.
-fn run_by_blocks(bytes: &[u8]) -> usize {
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let plain = blocks.iter().take_while(|block| {
-        !block.iter().fold(false, |hit, &b| hit | (b == b'"') | (b == b'\\') | (b < 0x20))
-    });
-    let passed = plain.count() * 32;
-    passed + run_by_words(bytes.get(passed..).unwrap_or_default())
+#[inline]
+fn is_special(byte: u8) -> bool {
+    (byte ^ TURNED <= b' ') | (byte == b'\\')
 }
 
 #[inline]
@@ -52,19 +74,19 @@ fn run_by_words(bytes: &[u8]) -> usize {
             return i * 8 + (hits.trailing_zeros() / 8) as usize;
         }
     }
-    let plain = rest.iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count();
+    let plain = rest.iter().take_while(|byte| !is_special(**byte)).count();
     bytes.len() - rest.len() + plain
 }
 
-/// Sets the top bit of each byte that is a quote, a backslash or below 0x20. Borrows run upwards, so bits
-/// above the lowest one set may be wrong; the lowest is right.
+/// Sets the top bit of each byte that [`is_special`]. Borrows run upwards, so bits above the lowest one set may be wrong;
+/// the lowest is right.
 #[inline]
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const TOPS: u64 = ONES * 0x80;
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let equals = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (equals(b'"') | equals(b'\\') | below(word, 0x20)) & TOPS
+    let turned = word ^ (ONES * u64::from(TURNED));
+    (below(turned, 0x21) | below(word ^ (ONES * u64::from(b'\\')), 1)) & TOPS
 }
 
 /// Reads the escape that `raw` starts with: the character it stands for and its length in bytes.

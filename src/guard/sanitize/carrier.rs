@@ -10,6 +10,8 @@ use crate::guard::json::{escape, escape_into};
 pub enum Carrier {
     /// As the content of a JSON string (RFC 8259 §7).
     Json,
+    /// As it is.
+    Plain,
     /// Percent-encoded; in a form `+` is a space, which takes one byte as well.
     Percent,
 }
@@ -53,6 +55,7 @@ impl Carrier {
     fn write(self, text: &str, out: &mut Vec<u8>) {
         match self {
             Carrier::Json => escape_into(text, out),
+            Carrier::Plain => out.extend_from_slice(text.as_bytes()),
             Carrier::Percent => text.bytes().for_each(|byte| match byte {
                 b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
                 _ => out.extend(format!("%{byte:02X}").bytes()),
@@ -87,6 +90,11 @@ mod tests {
         assert_eq!(
             edited(Carrier::Json, json, 6..38, &[(at..at + 1, "&lt;")]),
             r#"{"a":"é\u00e9\ud83d\ude00\n&lt;b>","k":1}"#
+        );
+        let plain = "ü\\u0041%41+<";
+        assert_eq!(
+            edited(Carrier::Plain, plain, 0..13, &[(1 + 1..3, ""), (12..13, "&lt;")]),
+            "üu0041%41+&lt;"
         );
         assert_eq!(edited(Carrier::Json, r#""ab""#, 1..3, &[(0..1, "\"\n"), (2..2, "c")]), r#""\"\nbc""#);
         let form = "a=1&m=%C3%A9+%3Cb%3e&k";

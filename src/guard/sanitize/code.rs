@@ -9,11 +9,14 @@ pub(super) struct Code(Vec<Range<usize>>);
 
 impl Code {
     /// Finds code spans, fences and indented blocks. A table's `|` parts a code span for some renderers and not for
-    /// others, so only what is code to both is.
+    /// others, and so does the `:` of a definition, so only what is code to all is.
     pub fn of(text: &str) -> Self {
-        let tables = spans(text, Options::ENABLE_TABLES);
-        let spans = spans(text, Options::empty());
-        Self(intersection(&spans, &tables))
+        let renderers = [Options::ENABLE_TABLES, Options::all()].into_iter();
+        Self(
+            renderers.fold(spans(text, Options::empty()), |code, options| {
+                intersection(&code, &spans(text, options))
+            }),
+        )
     }
 
     /// Whether a place is inside code.

@@ -1,18 +1,18 @@
 //! What is done about which texts, as written.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Cleaned, Edits, Sanitizer, Sink};
 use crate::config::Named;
 
 /// Sanitizing, as written.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Texts typed by people: the fields of `text.chat`; on calls to chats and webhooks those of `text.model` as well.
+    /// Texts that a page may show: the fields of `text.chat` and `text.model`, but on calls to known model APIs.
     pub chat: Target,
-    /// Texts sent by programs: on calls to model APIs, all fields; elsewhere those of `text.model`.
+    /// Texts that a model reads: all fields on calls to known model APIs.
     pub model: Target,
     /// Texts to be spoken: the fields of `text.speech`, on text-to-speech calls.
     pub speech: Target,
@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 /// What is done with a text that holds what its sink may not get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// What the sink calls for: made inert, stripped, cut down.

@@ -34,6 +34,28 @@ pub(super) fn element(name: &[u8]) -> Element {
     }
 }
 
+/// Names of HTML's elements, of the current standard (§4) and of those before it, but for the active ones.
+const HTML: &str = " a abbr acronym address applet area article aside audio b base basefont bdi bdo bgsound big blink \
+    blockquote body br button canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir \
+    div dl dt em embed fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 head header hgroup \
+    hr html i iframe image img input ins isindex kbd keygen label legend li link main map mark marquee menu menuitem \
+    meta meter nav nobr noembed noframes noscript object ol optgroup option output p param picture plaintext pre \
+    progress q rb rbc rp rt rtc ruby s samp script search section select slot small source spacer span strike strong \
+    style sub summary sup svg table tbody td template textarea tfoot th thead time title tr track tt u ul var video \
+    wbr xmp ";
+
+/// Whether HTML has an element of this name.
+pub(super) fn is_html(name: &[u8]) -> bool {
+    let mut lower = [b' '; LONGEST];
+    let Some(place) = lower.get_mut(1..=name.len()).filter(|_| name.len() + 2 <= LONGEST) else {
+        return false;
+    };
+    place.copy_from_slice(name);
+    place.make_ascii_lowercase();
+    // With a blank on each side, so that no part of another name is found.
+    !name.contains(&b' ') && memchr::memmem::find(HTML.as_bytes(), &lower[..name.len() + 2]).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Characters that nobody sees: controls, zero-width characters, bidirectional overrides, Unicode tags.
 //!
 //! They hide words from a reader and from a filter, so they go, and what stays is what is judged. Kept are
-//! those that a script or an emoji is written with: see [`joins`] and [`flag`].
+//! those that a script or an emoji is written with: see [`is_spelling`] and [`flag`].
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -92,7 +92,7 @@ fn hidden(text: &str, found: &mut Kinds) -> SmallVec<[Range<usize>; 4]> {
                     None => Some(Kind::Tag),
                 }
             }
-            '\u{200b}'..='\u{200d}' if text[..seen].chars().next_back().is_some_and(joins) => None,
+            '\u{200b}'..='\u{200d}' if is_spelling(&text[..seen], &text[end..]) => None,
             other => kind(other),
         };
         if let Some(kind) = kind {
@@ -108,7 +108,7 @@ fn hidden(text: &str, found: &mut Kinds) -> SmallVec<[Range<usize>; 4]> {
 }
 
 /// What a character hides, wherever it stands.
-fn kind(character: char) -> Option<Kind> {
+pub(super) fn kind(character: char) -> Option<Kind> {
     match character {
         '\t' | '\n' | '\r' => None,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => Some(Kind::Control),
@@ -119,11 +119,25 @@ fn kind(character: char) -> Option<Kind> {
     }
 }
 
-/// Whether one zero-width space, joiner or non-joiner may stand behind this character: Persian, the Indic scripts
-/// and emoji are written with them, Thai and Khmer part words by them. Markup is ASCII, and so are the
-/// full-width forms to whoever folds them, so none can be hidden in it.
+/// Whether a zero-width space, joiner or non-joiner belongs to what is written around it: Persian, the Indic scripts and
+/// emoji are written with them, Thai and Khmer part words by them, and each of these also beside a foreign word or a
+/// number (`LaTeX`, U+200C, `ها`). One is enough: the second of two is no spelling.
+fn is_spelling(before: &str, after: &str) -> bool {
+    let Some(before) = before.chars().next_back() else { return false };
+    let letter = |character: char| character.is_alphabetic() && joins(character);
+    joins(before) || before.is_alphanumeric() && after.chars().next().is_some_and(letter)
+}
+
+fn is_joiner(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200d}')
+}
+
+/// Whether this is a character of a script that joiners are written beside. Markup is ASCII, and so are the full-width
+/// forms to whoever folds them, so none can be hidden in it.
 fn joins(character: char) -> bool {
-    character >= '\u{590}' && !matches!(character, '\u{200b}'..='\u{200d}' | '\u{ff00}'..='\u{ffef}')
+    character >= '\u{590}'
+        && !is_joiner(character)
+        && !matches!(character, '\u{ff00}'..='\u{ffef}' | '\u{fe50}'..='\u{fe6f}' | '\u{212a}')
 }
 
 /// Bytes of the tags that make a waving black flag a region's (UTS #51, emoji tag sequences): an ISO 3166-2 code
@@ -155,6 +169,10 @@ mod tests {
             ("pass\u{200b}word", "password", "zero_width"),
             ("\u{feff}a\u{2060}b\u{200d}c\u{200c}", "abc", "zero_width"),
             ("＜\u{200d}ｓ", "＜ｓ", "zero_width"),
+            ("<\u{200c}ｓ <lin\u{200d}\u{212a}\u{200d}>", "<ｓ <lin\u{212a}>", "zero_width"),
+            ("\u{200c}ها LaTeX\u{200c}", "ها LaTeX", "zero_width"),
+            ("<b>\u{200c}ها (\u{200b}ไทย)", "<b>ها (ไทย)", "zero_width"),
+            ("LaTeX\u{200c} ها a\u{200c}。b", "LaTeX ها a。b", "zero_width"),
             ("\u{202e}gpj.exe\u{202c}", "gpj.exe", "bidi"),
             ("\u{2067}if\u{2069} \u{202a}x", "if x", "bidi"),
             ("hi\u{e0068}\u{e0069}\u{e007f}", "hi", "tag"),
@@ -171,6 +189,9 @@ mod tests {
         for text in [
             "tab\tline\r\nend",
             "می\u{200c}خواهم",
+            "LaTeX\u{200c}ها، 2\u{200c}تایی، فایل\u{200c}PDF، سال\u{200c}1400",
+            "Facebook\u{200b}ไทย क्\u{200d}A",
+            "❤\u{fe0f} 1\u{fe0f}\u{20e3} 🇺🇳 葛\u{e0100} 🏳\u{fe0f}\u{200d}🌈 👩🏽\u{200d}💻",
             "న్\u{200c}లు",
             "क्\u{200d}ष",
             "ភាសា\u{200b}ខ្មែរ",
@@ -188,6 +209,8 @@ mod tests {
     fn joiners_in_a_row_keep_one() {
         assert_eq!(shown("क\u{200d}\u{200c}\u{200b}ष").0, "क\u{200d}ष");
         assert_eq!(shown("क\u{202e}\u{200d}\u{202e}\u{200d}ष").0, "क\u{200d}ष");
+        assert_eq!(shown("X\u{200c}\u{200b}\u{200d}ه").0, "X\u{200d}ه");
+        assert_eq!(shown("م\u{200c}\u{200b}\u{200c}X").0, "م\u{200c}X");
     }
 
     /// An edit must hit the bytes that it was found in, however much was hidden before and in them.

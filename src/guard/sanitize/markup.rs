@@ -65,11 +65,20 @@ fn start_tag(text: &[u8], name: usize, marks: &mut Marks) -> Option<Kind> {
     active
 }
 
+/// Whether the tag whose name begins at `name` does something, be it by a script URL alone.
+pub(super) fn acts(text: &[u8], name: usize) -> bool {
+    let mut marks = Marks::default();
+    start_tag(text, name, &mut marks).is_some() || !marks.is_empty()
+}
+
 /// What makes a whole tag active; script URLs alone don't, and are marked.
 fn judge(text: &[u8], element: Element, attribute: &Attribute, marks: &mut Marks) -> Option<Kind> {
     let value = attribute.value.clone()?;
     let name = &text[attribute.name.clone()];
-    if is_handler(name) {
+    // A quote in front of it is part of its name, but whoever breaks out of an attribute has to write one: its `=` is
+    // made harmless wherever it stands, and what is a value now would be attributes then.
+    let quote = name.iter().rposition(|byte| matches!(byte, b'"' | b'\''));
+    if is_handler(quote.map_or(name, |quote| &name[quote + 1..])) {
         return Some(Kind::Handler);
     }
     let mut characters = characters(&text[..value.end], value.start);

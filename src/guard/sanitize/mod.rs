@@ -15,6 +15,7 @@ mod css;
 mod elements;
 mod entity;
 mod folding;
+mod glance;
 mod hidden;
 mod kinds;
 mod links;
@@ -44,7 +45,9 @@ use self::hidden::Visible;
 use self::marks::Marks;
 
 /// What a field is for, and so what may stay in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Sink {
     /// May end up in a page as it is: whatever acts is made inert.

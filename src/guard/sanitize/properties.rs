@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::browser::active;
+use super::glance::tests::harmless;
 use super::*;
+use crate::guard::json::escape_into;
 
 /// Pieces of markup, Markdown and what hides them; joined at random they make openers by accident.
 const PIECES: &[&str] = &[
@@ -104,9 +106,30 @@ const PIECES: &[&str] = &[
     "\u{7f}",
 ];
 
+/// Texts of few pieces, in which often nothing is found.
+fn glimpsed() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![3 => prop::sample::select(PIECES).prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from), 3 => "[a-z :&]{1,3}"];
+    prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+}
+
 fn texts() -> impl Strategy<Value = String> {
     let piece = prop_oneof![9 => prop::sample::select(PIECES).prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from)];
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+/// A text as the content of a JSON string: some characters with an escape that need none, by the bits of `escaped`.
+fn written(text: &str, escaped: u64) -> String {
+    let mut written = Vec::new();
+    for (i, c) in text.chars().enumerate() {
+        if escaped >> (i % 64) & 1 == 1 {
+            let units =
+                c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            written.extend(units.bytes());
+        } else {
+            escape_into(c.encode_utf8(&mut [0; 4]), &mut written);
+        }
+    }
+    String::from_utf8(written).expect("UTF-8")
 }
 
 const SINKS: [Sink; 5] = [Sink::Html, Sink::Markdown, Sink::Rich, Sink::Plain, Sink::Model];
@@ -132,6 +155,16 @@ proptest! {
                 prop_assert!(span.start >= end && span.end >= span.start, "{:?}", cleaned.edits);
                 prop_assert!(text.get(span.clone()).is_some_and(|old| old != with), "{:?}", cleaned.edits);
                 end = span.end;
+            }
+        }
+    }
+
+    /// What the first look waves through is not looked at again.
+    #[test]
+    fn what_passes_at_a_glance_has_nothing_in_it(text in glimpsed(), escaped in any::<u64>(), sparse in any::<u64>()) {
+        if harmless(&written(&text, escaped & sparse)) {
+            for sink in SINKS {
+                prop_assert_eq!(Sanitizer::default().check(&text, sink), None, "{:?}", text);
             }
         }
     }

@@ -64,6 +64,22 @@ fn active_openers_lose_their_bracket() {
     }
 }
 
+/// A `=` that is made harmless ends no value any more: what was one then is read as attributes of its own.
+#[test]
+fn making_one_handler_harmless_makes_no_other() {
+    for text in [
+        "<img src=x \"onclick=`/onerror=alert(1)>",
+        "<img src=x y'onclick =`/onerror=alert(1)>",
+        "<a \"onerror=`/srcdoc=",
+        "<img src=x alt=y\"onclick=`/onerror=alert(1)>",
+        "<img src=x alt='\"onclick=`/onerror=alert(1)'>",
+    ] {
+        let left = html(text);
+        assert_eq!(browser::active(&format!("{left}>"), "div"), None, "{left}");
+        assert_eq!(html(&left), left, "{text}");
+    }
+}
+
 /// A link that runs script when it is followed is a link no more; the rest of its tag stays.
 #[test]
 fn script_urls_are_blanked() {
@@ -131,6 +147,7 @@ fn markdown_code_stays_only_where_markdown_sees_code() {
         "<div>\n`<script>`\n</div>",
         "| `a | b |\n|---|---|\n| `a | <script> |\n| b` | c |",
         "text\n    <script>",
+        "a ```<script>\n:```",
         "\\`<script>\\`",
         "<img onerror=\"`\"> `<script>` `",
     ] {
@@ -148,10 +165,39 @@ fn plain_text_is_what_is_left_without_tags() {
         ("a<script>b", "a"),
         ("a<!-- b -->c<!d>e<?f>g", "aceg"),
         ("<<b>script>x</<i>script>", "script>xscript>"),
-        ("<scr<b>ipt>", "ipt>"),
-        ("if a <b then", "if a b then"),
+        ("<scr<b>ipt>x", ""),
+        ("<b<b<b<b<b<b<b<i>r>r>r>r>r>r>r>", "bbbbr>r>r>r>"),
+        ("if a <b onclick=x then", "if a b onclick=x then"),
         ("<!-- open", "!-- open"),
         ("&lt;b&gt;", "&lt;b&gt;"),
+    ] {
+        assert_eq!(checked(text, Sink::Plain).0, left, "{text:?}");
+    }
+}
+
+/// Whoever asks for a pause in a spoken text gets one, and what is said about code is said; what acts is still no text.
+#[test]
+fn plain_text_keeps_what_is_none_of_html() {
+    for text in [
+        "Wait <break time=\"1s\"/> now <prosody rate='slow'>slowly</prosody>",
+        "<speak>Hi <say-as interpret-as=\"date\">1.1.</say-as><amazon:effect name=\"whispered\">psst</amazon:effect></speak>",
+        "<speak version='1.1'><p><s>One</s><s>Two <sub alias=\"three\">3</sub></s></p><mark name='m'/><audio src='https://a.example/x.mp3'/></speak>",
+        "A List<String>, a Map<String, List<Integer>>, a List<Object> and an Option<A>, not a Vec<T>",
+        "#include <stdio.h> and <your name>, 1 < 2, a <- b, x<y",
+        "[sighs] <laughs> well </laughs>",
+        "if a <b then, i <s and so on",
+    ] {
+        assert_eq!(Sanitizer::default().check(text, Sink::Plain), None, "{text:?}");
+    }
+    for (text, left) in [
+        ("<?xml version='1.0'?><speak><p>a</p><b>b</b></speak>", "<speak><p>a</p>b</speak>"),
+        ("<p>a <break/></p>", "a <break/>"),
+        ("<break onclick=x>a<x href=javascript:y>b<h:script>c", "abc"),
+        ("<speak><audio src=x onerror=y>a<mark style='x:expression(1)'>b</speak>", "<speak>ab</speak>"),
+        ("<break title=\"<script>x</script>\"/>", "<break title=\"\"/>"),
+        ("<BR>a <Br>, List<Script>x", "a , List"),
+        ("text<BR>more<b>x</b>", "textmorex"),
+        ("<speaker><p>a", "<speaker>a"),
     ] {
         assert_eq!(checked(text, Sink::Plain).0, left, "{text:?}");
     }

@@ -8,7 +8,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::carrier::{Carrier, Splice};
+use super::glance::is_harmless;
 use super::{Action, Cleaned, Edit, Edits, Kinds, Sanitizer, Sink, Target};
+use crate::guard::json::RawStr;
 
 /// What was found in the texts of one request, by where they were to end up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +91,28 @@ impl<'w> Texts<'w> {
         parts.list.clear();
         parts.text.clear();
         Self { sanitizer, carrier, body, parts, outcome: Outcome::default() }
+    }
+
+    /// Takes in a text of JSON, as [`Self::add`] does, which it gives what has to be `decoded`.
+    pub fn add_written(
+        &mut self,
+        target: Target,
+        group: Option<usize>,
+        span: Range<usize>,
+        text: RawStr<'_>,
+        decoded: &mut String,
+    ) {
+        // Alone, this can't come to anything; with others it may be half of a scheme.
+        if group.is_none() && target.action != Action::Escape && is_harmless(text) {
+            return;
+        }
+        if text.has_escapes() {
+            decoded.clear();
+            text.decode_into(decoded);
+            self.add(target, group, span, decoded);
+        } else {
+            self.add(target, group, span, text.raw());
+        }
     }
 
     /// Takes in a text that stands at `span`; `group` is the same for all parts of one message.

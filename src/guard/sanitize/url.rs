@@ -12,7 +12,8 @@ use super::entity::Characters;
 pub(super) const BLANK: &str = "#";
 
 const SCRIPTS: [&[u8]; 5] = [b"javascript", b"vbscript", b"livescript", b"jscript", b"mocha"];
-const LONGEST: usize = 10;
+/// Letters of the longest of them.
+pub(super) const LONGEST: usize = 10;
 /// Longer media types are not looked at; browsers know none.
 const MEDIA: usize = 96;
 

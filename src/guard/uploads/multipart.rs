@@ -24,8 +24,8 @@ const BOUNDARY: usize = 70;
 /// What comes out of a body, in order: for each part its header, its content in pieces, its end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A part begins.
-    Part(Part<'a>),
+    /// A part begins, its content at this byte of the body.
+    Part(Part<'a>, u64),
     /// More of its content.
     Content(&'a [u8]),
     /// The part is whole.
@@ -112,6 +112,8 @@ pub struct Parser {
     matched: usize,
     /// Whether what is held back is the end of the header.
     fresh: bool,
+    /// Bytes of the body that were read.
+    read: u64,
 }
 
 impl Parser {
@@ -131,7 +133,13 @@ impl Parser {
             // In front of the first boundary there is no line to end.
             matched: 1,
             fresh: false,
+            read: 0,
         })
+    }
+
+    /// What a line would have to begin with that is no content: two hyphens and the boundary.
+    pub fn mark(&self) -> &[u8] {
+        self.delimiter.get(1..).unwrap_or_default()
     }
 
     /// Reads on; `on` is told what comes out, and may end it with an error of its own.
@@ -144,7 +152,7 @@ impl Parser {
         mut on: impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some((first, rest)) = bytes.split_first() {
-            bytes = match self.state {
+            let left = match self.state {
                 State::Header => self.header(bytes, &mut on)?,
                 State::Content => self.content(bytes, &mut on)?,
                 _ => {
@@ -152,6 +160,8 @@ impl Parser {
                     rest
                 }
             };
+            self.read += (bytes.len() - left.len()) as u64;
+            bytes = left;
         }
         Ok(())
     }
@@ -203,7 +213,8 @@ impl Parser {
             return Err(Fault::BareLineFeed.into());
         }
         if self.header == b"\r\n" || self.header.ends_with(b"\r\n\r\n") {
-            on(Event::Part(Part::parse(&self.header, self.form)?))?;
+            let content = self.read + line.len() as u64;
+            on(Event::Part(Part::parse(&self.header, self.form)?, content))?;
             self.header.clear();
             self.state = State::Content;
             (self.cr, self.matched, self.fresh) = (true, 1, true);

@@ -2,6 +2,10 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
+use super::encoded_word;
+
 /// Longest name, in bytes: what file systems hold.
 const LONGEST: usize = 255;
 
@@ -16,9 +20,15 @@ const RUN: &[&str] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Odd(pub &'static str);
 
-/// A name in UTF-8.
-pub fn decode(raw: &[u8]) -> Result<&str, Odd> {
-    str::from_utf8(raw).map_err(|_| Odd("is not UTF-8"))
+/// A name in UTF-8, or as .NET and Spring write one that is not ASCII: in encoded words. An app that does not decode
+/// these gets a name of letters, digits and the like, which leads nowhere.
+pub fn decode(raw: &[u8]) -> Result<Cow<'_, str>, Odd> {
+    let name = str::from_utf8(raw).map_err(|_| Odd("is not UTF-8"))?;
+    match encoded_word::decode(name) {
+        None => Ok(Cow::Borrowed(name)),
+        Some(Ok(decoded)) if encoded_word::decode(&decoded).is_none() => Ok(Cow::Owned(decoded)),
+        Some(_) => Err(Odd("is not encoded as RFC 2047 says, in UTF-8 and once")),
+    }
 }
 
 /// Decodes `filename*` (RFC 8187 §3.2): `UTF-8''%e2%82%ac.txt`, or the same in ISO-8859-1.
@@ -65,13 +75,10 @@ pub fn check(name: &str) -> Result<(), Odd> {
         return Err(Odd("is longer than 255 bytes"));
     }
     check_plain(name)?;
-    // Some servers decode once more.
-    match unescape(name) {
-        Some(Cow::Owned(bytes)) => match str::from_utf8(&bytes) {
-            Ok(decoded) => check_plain(decoded),
-            Err(_) => Ok(()),
-        },
-        _ => Ok(()),
+    // Some servers decode once more, and of broken escapes only those that are none.
+    match percent_decode_str(name).decode_utf8_lossy() {
+        Cow::Owned(decoded) => check_plain(&decoded),
+        Cow::Borrowed(_) => Ok(()),
     }
 }
 
@@ -192,6 +199,9 @@ mod tests {
             "%2e%2e%2fa.png",
             "..%2Fa.png",
             "a%00.png",
+            "%2f%",
+            "..%2fa%.png",
+            "%ff%2f..",
             "a\0.png",
             "a\r\n.png",
             "a\u{85}.png",
@@ -250,6 +260,36 @@ mod tests {
             assert_eq!(decoded(bad), None, "{bad}");
         }
         assert_eq!(check(&decoded("utf-8''..%2fa").expect("decodes")), Err(Odd("leaves its directory")));
+    }
+
+    /// What .NET and Spring send for a name that is not ASCII is judged by what the app makes of it.
+    #[test]
+    fn encoded_names_are_decoded() {
+        let read =
+            |raw: &str| decode(raw.as_bytes()).and_then(|name| check(&name).map(|()| name.into_owned()));
+        for (raw, name) in [
+            ("=?utf-8?B?w7wucG5n?=", "ü.png"),
+            ("=?UTF-8?Q?=C3=BC_x.png?=", "ü x.png"),
+            ("=?utf-8?B?w7w=?= =?utf-8?B?LnBuZw==?=", "ü.png"),
+            ("=?what?.png", "=?what?.png"),
+        ] {
+            assert_eq!(read(raw).as_deref(), Ok(name), "{raw}");
+        }
+        for raw in [
+            "=?utf-8?B?Li4vYS5wbmc=?=",             // ../a.png
+            "=?utf-8?Q?..=2Fa.png?=",               // the same
+            "=?utf-8?B?YQAucG5n?=",                 // a NUL
+            "=?utf-8?Q?a=0D=0Ab.png?=",             // a line break
+            "=?utf-8?B?eC5waHAuanBn?=",             // x.php.jpg
+            "=?utf-8?B?eC5waHA?= =?utf-8?Q?.jpg?=", // the same in two words
+            "=?utf-8?B?PT91dGYtOD9CP1lRPT0/PQ==?=", // an encoded word
+            "=?utf-7?Q?a.png?=",
+            "=?utf-8?B?!!?=",
+            "=?utf-8?B?/w==?=",
+            "=?utf-8?B?w7wucG5n?= x",
+        ] {
+            assert!(read(raw).is_err(), "{raw}");
+        }
     }
 
     proptest! {

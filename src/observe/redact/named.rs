@@ -116,6 +116,28 @@ pub(super) fn is_secret_parameter(name: &[u8]) -> bool {
         })
 }
 
+/// Names of query parameters that carry a key because the operator says so, whatever they sound like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyNames<'n>(&'n [Box<str>]);
+
+impl<'n> KeyNames<'n> {
+    /// These, in any letter case and encoding.
+    pub const fn of(names: &'n [Box<str>]) -> Self {
+        Self(names)
+    }
+
+    /// Whether a parameter, named as written in a query, is one of them.
+    pub(super) fn hold(self, name: &[u8]) -> bool {
+        let same = |known: &[u8]| {
+            name == known
+                || with_plain_name(known, |known| {
+                    !known.is_empty() && with_plain_name(name, |plain| plain == known)
+                })
+        };
+        self.0.iter().any(|known| same(known.as_bytes()))
+    }
+}
+
 /// Hands on the name in lower case, percent-decoded and without separators; its last 64 bytes if it is longer.
 fn with_plain_name(name: &[u8], decide: impl FnOnce(&[u8]) -> bool) -> bool {
     let name = name.get(name.len().saturating_sub(64)..).unwrap_or_default();

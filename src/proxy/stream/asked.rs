@@ -1,6 +1,8 @@
 //! Whether a request asks for a stream, as far as can be told before the answer.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::super::api::Api;
 
@@ -19,9 +21,10 @@ pub fn asks_for_stream(api: Option<Api>, path: &str, accepts_events: bool, body:
 /// The value of a member `stream`, at whatever depth. No walk is needed: in valid JSON these bytes are its name, since
 /// quotes within a text are escaped.
 fn stream_member(body: &[u8]) -> Option<bool> {
-    const NAME: &[u8] = b"\"stream\"";
-    memmem::find_iter(body, NAME).find_map(|at| {
-        let value = body[at + NAME.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"stream\""));
+    NAME.find_iter(body).find_map(|at| {
+        let value =
+            body[at + NAME.needle().len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         match value {
             [b't', ..] => Some(true),
             [b'f', ..] => Some(false),

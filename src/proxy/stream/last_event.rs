@@ -29,7 +29,7 @@ pub fn last_event(form: Form, end: LineEnd, why: &Refusal, reader: &Reader<'_>) 
         (Form::Events, Some(Api::Gemini), _) => format!("data: {}{end}{end}", gemini(why)),
         // OpenAI's clients raise `error` in the data; some read no `event` field at all.
         (Form::Events, _, ErrorShape::OpenAi) => format!("data: {}{end}{end}", body(why, reader)),
-        (Form::Events, _, ErrorShape::Anthropic | ErrorShape::Problem) => {
+        (Form::Events, _, ErrorShape::Anthropic | ErrorShape::Problem | ErrorShape::Webhook) => {
             format!("event: error{end}data: {}{end}{end}", body(why, reader))
         }
     }

@@ -1,5 +1,7 @@
 //! What was spent and is held, by budget and subject.
 
+mod rows;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,13 +11,13 @@ use smallvec::SmallVec;
 
 use super::super::budget::{Hold, Period};
 use super::super::clock::Timestamp;
-use super::super::subject::Subject;
+use super::super::record::{AccountKey as Key, Change, Changes, Raise};
 use super::super::transaction::Balance;
 
-const SHARDS: usize = 64;
+pub(super) const SHARDS: usize = 64;
 
-/// The account of a subject in a budget.
-type Key = (u64, Subject);
+/// Of what may be spent in a period, how much an account may spend before it has to ask again.
+const LEASE: u64 = 64;
 
 /// One period of an account.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,11 @@ struct Page {
     max: u64,
     spent: u64,
     held: u64,
+    /// Of what is held, how much is for requests of another process, which may have ended.
+    inherited: u64,
+    /// What may be spent and held, so that a power cut forgets none of it; and what was asked for.
+    ceiling: u64,
+    asked: u64,
 }
 
 #[derive(Debug)]
@@ -31,41 +38,77 @@ struct Account {
     page: Page,
     /// The period before that one with anything in it: what is under way since then is settled there.
     earlier: Option<Page>,
+    /// The number of the last change that the row had seen when it was kept.
+    seen: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    accounts: HashMap<Key, Account, RandomState>,
+    /// Since it was last cut.
+    changed: bool,
 }
 
 /// A hold that was granted: what it takes to settle it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
-    counter: u64,
-    subject: Subject,
-    start: Timestamp,
+    account: Key,
+    period: Period,
+    max: u64,
     amount: u64,
+}
+
+impl Held {
+    /// As a change of its account.
+    pub(super) fn change(&self) -> Change {
+        let Self { account, period, max, amount } = *self;
+        Change::Held { account, period, max, amount }
+    }
 }
 
 /// All accounts.
 pub(super) struct Accounts {
-    shards: [Mutex<HashMap<Key, Account, RandomState>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     seeds: RandomState,
     count: AtomicUsize,
     max: usize,
 }
 
-type Shard<'a> = MutexGuard<'a, HashMap<Key, Account, RandomState>>;
-
 /// The shards of a demand's holds, locked.
 pub(super) struct Locked<'a> {
-    shards: SmallVec<[(usize, Shard<'a>); 4]>,
+    shards: SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>,
     accounts: &'a Accounts,
 }
 
 impl Page {
     fn empty(period: Period, max: u64) -> Self {
-        Self { period, max, spent: 0, held: 0 }
+        Self { period, max, spent: 0, held: 0, inherited: 0, ceiling: 0, asked: 0 }
     }
 
     /// What it overshot, which the next period has to bear.
     fn debt(&self) -> u64 {
         self.spent.saturating_sub(self.max)
+    }
+
+    /// What is spent or may be.
+    fn taken(&self) -> u64 {
+        self.spent.saturating_add(self.held)
+    }
+
+    /// Asks for more in good time. A ticket: what is taken already is not covered yet.
+    fn cover(&mut self, account: Key, amount: u64, changes: &Changes) -> Option<u64> {
+        let feed = changes.feed()?;
+        let (taken, lease) = (self.taken(), (self.max / LEASE).max(amount.saturating_mul(4)));
+        let wanted = taken.saturating_add(lease).min(self.max).max(taken);
+        let scarce = self.asked.saturating_sub(taken) < lease / 2 && wanted > self.asked;
+        let uncovered = taken > self.ceiling;
+        if !scarce && !uncovered {
+            return None;
+        }
+        self.asked = self.asked.max(wanted);
+        let raise = Raise { account, period: self.period, max: self.max, to: self.asked };
+        let ticket = feed.raise(raise);
+        uncovered.then_some(ticket)
     }
 
     fn balance(&self, now: Timestamp) -> Balance {
@@ -115,7 +158,7 @@ impl Account {
 impl Accounts {
     pub(super) fn new(max: usize) -> Self {
         let seeds = RandomState::new();
-        let shards = std::array::from_fn(|_| Mutex::new(HashMap::with_hasher(seeds.clone())));
+        let shards = std::array::from_fn(|_| Mutex::default());
         Self { shards, seeds, count: AtomicUsize::new(0), max }
     }
 
@@ -129,13 +172,25 @@ impl Accounts {
     }
 
     /// Turns holds into what was spent; `spent` in their order, as much as was held where it says nothing.
-    pub(super) fn settle(&self, held: &[Held], spent: impl Fn(usize, u64) -> u64) {
+    pub(super) fn settle(
+        &self,
+        held: &[Held],
+        spent: impl Fn(usize, u64) -> u64,
+        now: u64,
+        changes: &Changes,
+    ) {
         for (at, held) in held.iter().enumerate() {
-            let key = (held.counter, held.subject);
+            let key = held.account;
             let mut shard = self.shards[self.shard_of(&key)].lock();
-            if let Some(account) = shard.get_mut(&key) {
-                account.settle(held.start, held.amount, spent(at, held.amount));
+            let shard = &mut *shard;
+            let Some(account) = shard.accounts.get_mut(&key) else { continue };
+            let (start, spent) = (held.period.start, spent(at, held.amount));
+            account.settle(start, held.amount, spent);
+            if account.page.taken() > account.page.ceiling {
+                account.page.cover(key, 0, changes);
             }
+            shard.changed = true;
+            changes.put(now, &Change::Settled { account: key, start, held: held.amount, spent });
         }
     }
 
@@ -148,9 +203,11 @@ impl Accounts {
     pub(super) fn sweep(&self, now: Timestamp) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let before = shard.len();
-            shard.retain(|_, account| !account.is_over(now));
-            self.count.fetch_sub(before - shard.len(), Ordering::Relaxed);
+            let before = shard.accounts.len();
+            shard.accounts.retain(|_, account| !account.is_over(now));
+            let gone = before - shard.accounts.len();
+            shard.changed |= gone > 0;
+            self.count.fetch_sub(gone, Ordering::Relaxed);
         }
     }
 
@@ -172,7 +229,7 @@ fn same_account(a: &Hold<'_>, b: &Hold<'_>) -> bool {
 }
 
 impl Locked<'_> {
-    fn shard(&mut self, key: &Key) -> Option<&mut HashMap<Key, Account, RandomState>> {
+    fn shard(&mut self, key: &Key) -> Option<&mut Shard> {
         let id = self.accounts.shard_of(key);
         self.shards.iter_mut().find(|(other, _)| *other == id).map(|(_, shard)| &mut **shard)
     }
@@ -181,7 +238,7 @@ impl Locked<'_> {
     fn look(&mut self, hold: &Hold<'_>, now: Timestamp) -> Page {
         let (period, max) = (hold.budget.period(now), hold.budget.max());
         let key = key(hold);
-        match self.shard(&key).and_then(|shard| shard.get_mut(&key)) {
+        match self.shard(&key).and_then(|shard| shard.accounts.get_mut(&key)) {
             Some(account) => *account.page(period, max),
             None => Page::empty(period, max),
         }
@@ -206,29 +263,41 @@ impl Locked<'_> {
     pub(super) fn has_room(&mut self, holds: &[Hold<'_>]) -> bool {
         let unknown = |hold: &&Hold<'_>| {
             let key = key(hold);
-            self.shard(&key).is_none_or(|shard| !shard.contains_key(&key))
+            self.shard(&key).is_none_or(|shard| !shard.accounts.contains_key(&key))
         };
         let new = holds.iter().filter(unknown).count();
         new == 0 || self.accounts.len() + new <= self.accounts.max
     }
 
-    /// Holds, all of which fit.
-    pub(super) fn hold(&mut self, holds: &[Hold<'_>], now: Timestamp) -> SmallVec<[Held; 4]> {
-        let mut held = SmallVec::new();
+    /// Holds, all of which fit. Also answers a ticket to wait by, if a power cut could still forget any of it.
+    pub(super) fn hold(
+        &mut self,
+        holds: &[Hold<'_>],
+        now: Timestamp,
+        changes: &Changes,
+    ) -> (SmallVec<[Held; 4]>, Option<u64>) {
+        let (mut held, mut wait) = (SmallVec::new(), None);
         let accounts = self.accounts;
         for hold in holds {
             let (period, max, key) = (hold.budget.period(now), hold.budget.max(), key(hold));
             let Some(shard) = self.shard(&key) else { continue };
-            let account = shard.entry(key).or_insert_with(|| {
-                accounts.count.fetch_add(1, Ordering::Relaxed);
-                Account { page: Page::empty(period, max), earlier: None }
-            });
-            let page = account.page(period, max);
+            shard.changed = true;
+            let page = shard.open(key, period, max, &accounts.count).page(period, max);
             page.held = page.held.saturating_add(hold.amount);
+            wait = wait.max(page.cover(key, hold.amount, changes));
             // Where the clock was asked on the other side of midnight, the hold is in the account's newest period.
-            let start = page.period.start;
-            held.push(Held { counter: key.0, subject: key.1, start, amount: hold.amount });
+            held.push(Held { account: key, period: page.period, max, amount: hold.amount });
         }
-        held
+        (held, wait)
+    }
+}
+
+impl Shard {
+    /// The account of `key`, made if need be.
+    fn open(&mut self, key: Key, period: Period, max: u64, count: &AtomicUsize) -> &mut Account {
+        self.accounts.entry(key).or_insert_with(|| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Account { page: Page::empty(period, max), earlier: None, seen: 0 }
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! Who has claimed what.
 
+mod rows;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,9 @@ use smallvec::SmallVec;
 
 use super::super::claim::{Claim, ClaimKey, Holder, KeptAnswer};
 use super::super::clock::micros;
+use super::super::record::{Change, Changes};
+
+pub(in super::super) use rows::Answered;
 
 const SHARDS: usize = 64;
 
@@ -22,6 +27,10 @@ struct Entry {
     until: u64,
     under_way: bool,
     answer: Option<Arc<KeptAnswer>>,
+    /// The number of the last change that the row had seen when it was kept.
+    seen: u64,
+    /// Its request is another process's, which may have ended.
+    inherited: bool,
 }
 
 impl Entry {
@@ -37,6 +46,10 @@ struct Shard {
     order: VecDeque<(ClaimKey, u64)>,
     /// Bytes of answers.
     bytes: usize,
+    /// Since it was last cut.
+    changed: bool,
+    /// Keys of claims whose answers have changed since then, if somebody wants to know.
+    answered: Option<Vec<ClaimKey>>,
 }
 
 /// All claims, bounded: the oldest that are not under way make room for new ones.
@@ -52,8 +65,10 @@ pub(super) struct Claims {
 pub(super) struct Locked<'a>(SmallVec<[(usize, MutexGuard<'a, Shard>); 2]>);
 
 impl Claims {
-    pub(super) fn new(max: usize, max_bytes: usize) -> Self {
-        let shards = std::array::from_fn(|_| Mutex::default());
+    /// None yet; `kept`: somebody wants to know which answers change.
+    pub(super) fn new(max: usize, max_bytes: usize, kept: bool) -> Self {
+        let shard = || Shard { answered: kept.then(Vec::new), ..Shard::default() };
+        let shards = std::array::from_fn(|_| Mutex::new(shard()));
         Self { shards, max: max.div_ceil(SHARDS).max(1), max_bytes: max_bytes / SHARDS }
     }
 
@@ -75,6 +90,8 @@ impl Claims {
                 until: now.saturating_add(micros(claim.keep)),
                 under_way: true,
                 answer: None,
+                seen: 0,
+                inherited: false,
             };
             shard.put(claim.key, entry);
             shard.make_room(self.max);
@@ -82,17 +99,20 @@ impl Claims {
     }
 
     /// The request that claimed `key` has ended: the claim stands as long as it should, or is free.
-    pub(super) fn end(&self, key: ClaimKey, stays: bool) {
+    pub(super) fn end(&self, key: ClaimKey, stays: bool, now: u64, changes: &Changes) {
         let mut shard = self.shards[shard_of(key)].lock();
-        match shard.entries.get_mut(&key) {
-            Some(entry) if stays => entry.under_way = false,
-            Some(entry) if entry.under_way => shard.forget(key),
-            _ => {}
+        if shard.end(key, stays) {
+            changes.put(now, &Change::Ended { key, stays });
         }
     }
 
     /// Keeps an answer for `key`, if it is claimed and there is room.
     pub(super) fn keep_answer(&self, key: ClaimKey, answer: Arc<KeptAnswer>) {
+        self.put_answer(key, answer);
+        self.shards[shard_of(key)].lock().note_answer(key);
+    }
+
+    fn put_answer(&self, key: ClaimKey, answer: Arc<KeptAnswer>) {
         let mut shard = self.shards[shard_of(key)].lock();
         let size = answer.size();
         if size > self.max_bytes || !shard.entries.contains_key(&key) {
@@ -100,9 +120,14 @@ impl Claims {
         }
         // The oldest answers make room; their claims stand.
         while shard.bytes + size > self.max_bytes {
-            let oldest = shard.entries.values_mut().filter(|e| e.answer.is_some()).min_by_key(|e| e.at);
-            let Some(freed) = oldest.and_then(|entry| entry.answer.take()) else { return };
+            let oldest =
+                shard.entries.iter_mut().filter(|(_, e)| e.answer.is_some()).min_by_key(|(_, e)| e.at);
+            let Some((oldest, freed)) = oldest.and_then(|(key, entry)| Some((*key, entry.answer.take()?)))
+            else {
+                return;
+            };
             shard.bytes -= freed.size();
+            shard.note_answer(oldest);
         }
         if let Some(entry) = shard.entries.get_mut(&key) {
             let before = entry.answer.replace(answer).map_or(0, |answer| answer.size());
@@ -150,16 +175,36 @@ impl Locked<'_> {
 }
 
 impl Shard {
+    /// Whether there was anything to end.
+    fn end(&mut self, key: ClaimKey, stays: bool) -> bool {
+        match self.entries.get_mut(&key).filter(|entry| entry.under_way) {
+            Some(entry) if stays => entry.under_way = false,
+            Some(_) => self.forget(key),
+            None => return false,
+        }
+        self.changed = true;
+        true
+    }
+
     fn put(&mut self, key: ClaimKey, entry: Entry) {
+        self.changed = true;
         self.order.push_back((key, entry.at));
         if let Some(Entry { answer: Some(answer), .. }) = self.entries.insert(key, entry) {
             self.bytes -= answer.size();
         }
     }
 
+    fn note_answer(&mut self, key: ClaimKey) {
+        if let Some(answered) = &mut self.answered {
+            answered.push(key);
+        }
+    }
+
     fn forget(&mut self, key: ClaimKey) {
+        self.changed = true;
         if let Some(Entry { answer: Some(answer), .. }) = self.entries.remove(&key) {
             self.bytes -= answer.size();
+            self.note_answer(key);
         }
     }
 
@@ -179,7 +224,7 @@ impl Shard {
     }
 
     fn sweep(&mut self, now: u64) {
-        let mut freed = 0;
+        let (before, mut freed) = (self.entries.len(), 0);
         self.entries.retain(|_, entry| {
             let stays = entry.is_taken(now);
             if !stays {
@@ -188,6 +233,7 @@ impl Shard {
             stays
         });
         self.bytes -= freed;
+        self.changed |= before > self.entries.len();
         let entries = &self.entries;
         self.order.retain(|(key, at)| entries.get(key).is_some_and(|entry| entry.at == *at));
     }

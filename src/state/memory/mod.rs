@@ -2,15 +2,18 @@
 
 mod accounts;
 mod claims;
+mod kept;
 mod open;
 mod shard;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::RandomState;
+use ahash::{AHashSet, RandomState};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
+
+pub(super) use self::kept::{Answered, Table};
 
 use self::accounts::Accounts;
 use self::claims::Claims;
@@ -19,9 +22,10 @@ use self::shard::{Caps, Key, Pinned, Rank, SLOT_BYTES, Shard};
 use super::admission::Settlement;
 use super::bans::{Ban, Bans};
 use super::budget::Hold;
-use super::claim::{ClaimKey, KeptAnswer};
-use super::clock::Clock;
+use super::claim::{Claim, ClaimKey, KeptAnswer};
+use super::clock::{Clock, micros};
 use super::limit::Sliding;
+use super::record::{Change, Changes};
 use super::subject::Subject;
 use super::tally::Tally;
 use super::transaction::{Balance, Decision, Demand, Denial, Draw, Standing, Standings};
@@ -85,6 +89,8 @@ pub struct MemoryStats {
     pub claims: usize,
     /// Accounts of budgets.
     pub accounts: usize,
+    /// Bans, in force or remembered.
+    pub bans: usize,
     /// Counters forgotten before their time, for want of room.
     pub evicted: u64,
     /// Draws counted with others' for want of room.
@@ -103,7 +109,14 @@ pub struct MemoryStore {
     claims: Claims,
     accounts: Accounts,
     bans: Bans,
+    /// Subjects whose bans have changed since they were last cut; held while a ban changes.
+    banned: Mutex<AHashSet<Subject>>,
+    changes: Changes,
+    /// Held by whoever moves counters within their shards, or wants that nobody does.
+    tending: Mutex<()>,
 }
+
+type Shards = SmallVec<[u8; 8]>;
 
 type Locked<'a> = SmallVec<[(u8, MutexGuard<'a, Shard>); 4]>;
 
@@ -130,6 +143,11 @@ struct Refusal {
 impl MemoryStore {
     /// An empty store.
     pub fn new(config: MemoryConfig, clock: Clock) -> Self {
+        Self::recorded(config, clock, Changes::NONE)
+    }
+
+    /// An empty store that tells of each change.
+    pub(super) fn recorded(config: MemoryConfig, clock: Clock, changes: Changes) -> Self {
         let caps = Caps { slots: config.counters.div_ceil(SHARDS).max(2), heap: config.marks / SHARDS * 16 };
         let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
         Self {
@@ -137,9 +155,12 @@ impl MemoryStore {
             shards,
             caps,
             open: OpenAdmissions::new(config.open),
-            claims: Claims::new(config.claims, config.answer_bytes),
+            claims: Claims::new(config.claims, config.answer_bytes, changes.feed().is_some()),
             accounts: Accounts::new(config.accounts),
             bans: Bans::new(config.bans, clock.clone()),
+            banned: Mutex::default(),
+            changes,
+            tending: Mutex::default(),
             clock,
         }
     }
@@ -147,6 +168,7 @@ impl MemoryStore {
     /// Forgets what has expired and gives its memory back. Takes each lock for some microseconds at a time;
     /// meant for a timer, some seconds apart. Limits are as exact without it.
     pub fn sweep(&self) {
+        let tending = self.tending.lock();
         for shard in self.shards.iter() {
             let mut from = 0;
             while shard.lock().sweep(from, SWEEP_STEP, self.clock.now().as_micros(), &self.seeds) {
@@ -154,6 +176,7 @@ impl MemoryStore {
             }
             shard.lock().compact(&self.seeds);
         }
+        drop(tending);
         self.claims.sweep(self.clock.now().as_micros());
         self.accounts.sweep(self.clock.now());
         self.bans.sweep();
@@ -165,6 +188,7 @@ impl MemoryStore {
             open: self.open.len(),
             claims: self.claims.len(),
             accounts: self.accounts.len(),
+            bans: self.bans.len(),
             ..MemoryStats::default()
         };
         for shard in self.shards.iter() {
@@ -182,20 +206,23 @@ impl MemoryStore {
         (self.seeds.hash_one(subject.neighbourhood()) >> 56) as u8
     }
 
-    /// Locks the shards of all draws, lowest first, so that no two transactions wait for each other.
-    fn lock(&self, draws: &[Draw<'_>]) -> Locked<'_> {
-        let mut ids: SmallVec<[u8; 8]> = draws.iter().map(|draw| self.shard_of(draw.subject)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
+    /// The shards of all draws, in their order.
+    fn shards_of(&self, draws: &[Draw<'_>]) -> Shards {
+        draws.iter().map(|draw| self.shard_of(draw.subject)).collect()
+    }
+
+    /// Locks the shards, lowest first, so that no two transactions wait for each other.
+    fn lock(&self, mut shards: Shards) -> Locked<'_> {
+        shards.sort_unstable();
+        shards.dedup();
+        shards.into_iter().map(|id| (id, self.shards[usize::from(id)].lock())).collect()
     }
 
     /// Finds every window of every draw.
-    fn cells<'d>(&self, draws: &'d [Draw<'_>], locked: &Locked<'_>) -> Cells<'d> {
+    fn cells<'d>(&self, draws: &'d [Draw<'_>], shards: &Shards, locked: &Locked<'_>) -> Cells<'d> {
         let mut cells = Cells::new();
-        for (draw, Draw { limit, subject, weight }) in draws.iter().enumerate() {
-            let id = self.shard_of(*subject);
-            let Some(shard) = locked.iter().position(|(other, _)| *other == id) else { continue };
+        for ((draw, Draw { limit, subject, weight }), id) in draws.iter().enumerate().zip(shards) {
+            let Some(shard) = locked.iter().position(|(other, _)| other == id) else { continue };
             for window in limit.sliding() {
                 let key = Key::new(window, *subject);
                 let hash = self.seeds.hash_one(key);
@@ -206,27 +233,29 @@ impl MemoryStore {
         cells
     }
 
-    fn decide(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
+    /// Decides, and answers a ticket to wait by if a power cut could still forget what was held.
+    fn decide(&self, demand: &Demand<'_>) -> Result<(Decision, Option<u64>), StoreError> {
         let Demand { id, claims, draws, holds } = *demand;
         let (claims, holds) = if id.is_some() { (claims, holds) } else { Default::default() };
+        let shards = self.shards_of(draws);
         // Always in this order.
         let mut claimed = self.claims.lock(claims);
-        let mut locked = self.lock(draws);
+        let mut locked = self.lock(shards.clone());
         let mut accounts = self.accounts.lock(holds);
         // Read under the locks: the marks of a tally must be in the order of time.
         let time = self.clock.now();
         let now = time.as_micros();
         if let Some((claim, by)) = claimed.taken(claims, now) {
-            return Ok(Decision::Denied(Denial::Claimed { claim, by }));
+            return Ok((Decision::Denied(Denial::Claimed { claim, by }), None));
         }
-        let mut cells = self.cells(draws, &locked);
+        let mut cells = self.cells(draws, &shards, &locked);
         let mut worst = None;
         for at in 0..cells.len() {
             note(&mut worst, check(&cells, at, &mut locked, now));
         }
         if worst.is_none() {
             if let Some((hold, balance)) = accounts.exceeded(holds, time) {
-                return Ok(Decision::Denied(Denial::Spent { hold, balance }));
+                return Ok((Decision::Denied(Denial::Spent { hold, balance }), None));
             }
             if !accounts.has_room(holds) {
                 return Err(StoreError::TooManyAccounts);
@@ -235,15 +264,42 @@ impl MemoryStore {
             self.seat(&mut cells, &mut locked, now, &mut worst);
         }
         if let Some(Refusal { standing, retry_after }) = worst {
-            return Ok(Decision::Denied(Denial::Limited { standing, retry_after }));
+            return Ok((Decision::Denied(Denial::Limited { standing, retry_after }), None));
         }
-        let standings = self.commit(&cells, &mut locked, now);
+        self.commit(&cells, &mut locked, now);
+        self.claims.take(claims, &mut claimed, now);
+        let (held, wait) = accounts.hold(holds, time, &self.changes);
+        self.changes.record(now, |recorder| {
+            for cell in cells.iter().filter(|cell| cell.weight > 0) {
+                recorder.drawn(cell.window, cell.key.subject(), cell.weight);
+            }
+            for Claim { key, content, keep } in claims {
+                let until = now.saturating_add(micros(*keep));
+                recorder.put(&Change::Claimed { key: *key, content: *content, until });
+            }
+            held.iter().for_each(|held| recorder.put(&held.change()));
+        });
         if let Some(id) = id.filter(|_| !claims.is_empty() || !holds.is_empty()) {
-            self.claims.take(claims, &mut claimed, now);
-            let keys = claims.iter().map(|claim| claim.key).collect();
-            self.open.note(id, Taken { claims: keys, holds: accounts.hold(holds, time) });
+            let claims = claims.iter().map(|claim| claim.key).collect();
+            self.open.note(id, Taken { claims, holds: held });
         }
-        Ok(Decision::Granted { standings })
+        Ok((Decision::Granted, wait))
+    }
+
+    /// As [`Store::admit`], with a ticket to wait by if a power cut could still forget what was held.
+    pub(super) fn admit_now(&self, demand: &Demand<'_>) -> Result<(Decision, Option<u64>), StoreError> {
+        if let Some(id) = demand.id
+            && !self.open.open(id)
+        {
+            return Err(StoreError::TooManyOpen);
+        }
+        let decided = self.decide(demand);
+        if let (Some(id), false) =
+            (demand.id, decided.as_ref().is_ok_and(|(decision, _)| decision.is_granted()))
+        {
+            self.open.close(id);
+        }
+        decided
     }
 
     /// Takes the draws and claims of a demand that another store has granted, whatever is left here: what is known if
@@ -253,9 +309,10 @@ impl MemoryStore {
         let open = id.filter(|id| !claims.is_empty() && self.open.open(*id));
         let claims = if open.is_some() { claims } else { &[] };
         let mut claimed = self.claims.lock(claims);
-        let mut locked = self.lock(draws);
+        let shards = self.shards_of(draws);
+        let mut locked = self.lock(shards.clone());
         let now = self.clock.now().as_micros();
-        let mut cells = self.cells(draws, &locked);
+        let mut cells = self.cells(draws, &shards, &locked);
         self.seat(&mut cells, &mut locked, now, &mut None);
         for at in 0..cells.len() {
             // For what has left the windows to be forgotten.
@@ -273,10 +330,11 @@ impl MemoryStore {
     /// it.
     fn seat(&self, cells: &mut Cells<'_>, locked: &mut Locked<'_>, now: u64, worst: &mut Option<Refusal>) {
         for at in 0..cells.len() {
-            let pinned = pinned(cells, at);
-            let Some(cell) = cells.get_mut(at).filter(|cell| cell.slot.is_none() && cell.weight > 0) else {
+            if cells.get(at).is_none_or(|cell| cell.slot.is_some() || cell.weight == 0) {
                 continue;
-            };
+            }
+            let pinned = pinned(cells, at);
+            let Some(cell) = cells.get_mut(at) else { continue };
             let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
             let mut subject = cell.subject;
             let mut rank = Rank::Own;
@@ -300,21 +358,12 @@ impl MemoryStore {
         }
     }
 
-    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) -> Standings {
-        let mut standings = Standings::default();
-        for (at, cell) in cells.iter().enumerate() {
-            let Some((_, shard)) = locked.get_mut(cell.shard) else { continue };
-            let tally = match cell.slot {
-                Some(slot) if cell.weight > 0 => {
-                    let pinned = pinned(cells, at);
-                    shard.draw(slot, (now, cell.weight), cell.window, self.caps, &pinned, &self.seeds)
-                }
-                Some(slot) => shard.tally(slot),
-                None => None,
-            };
-            standings.push(standing(cell, tally.unwrap_or(&Tally::EMPTY), now));
+    fn commit(&self, cells: &Cells<'_>, locked: &mut Locked<'_>, now: u64) {
+        for (at, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.weight > 0) {
+            let (Some((_, shard)), Some(slot)) = (locked.get_mut(cell.shard), cell.slot) else { continue };
+            let pinned = || pinned(cells, at);
+            shard.draw(slot, (now, cell.weight), cell.window, self.caps, pinned, &self.seeds);
         }
-        standings
     }
 }
 
@@ -366,35 +415,35 @@ fn note(worst: &mut Option<Refusal>, refusal: Option<Refusal>) {
 
 impl Store for MemoryStore {
     async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
-        if let Some(id) = demand.id
-            && !self.open.open(id)
-        {
-            return Err(StoreError::TooManyOpen);
-        }
-        let decision = self.decide(demand);
-        if let (Some(id), false) = (demand.id, decision.as_ref().is_ok_and(Decision::is_granted)) {
-            self.open.close(id);
-        }
-        decision
+        self.admit_now(demand).map(|(decision, _)| decision)
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Result<(), StoreError> {
+        let now = self.clock.now().as_micros();
         for Settlement { id, outcome, spent } in batch {
             let Some(taken) = self.open.close(*id) else { continue };
-            taken.claims.iter().for_each(|key| self.claims.end(*key, outcome.keeps_claims()));
-            self.accounts.settle(&taken.holds, |at, held| {
+            for key in &taken.claims {
+                self.claims.end(*key, outcome.keeps_claims(), now, &self.changes);
+            }
+            let spent = |at: usize, held| {
                 let known = spent.as_ref().and_then(|spent| spent.get(at).copied());
                 if outcome.spends() { known.unwrap_or(held) } else { 0 }
-            });
+            };
+            self.accounts.settle(&taken.holds, spent, now, &self.changes);
         }
         Ok(())
     }
 
+    fn settles_at_once(&self) -> bool {
+        true
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
-        let locked = self.lock(draws);
+        let shards = self.shards_of(draws);
+        let locked = self.lock(shards.clone());
         let now = self.clock.now().as_micros();
         let mut standings = Standings::default();
-        for cell in self.cells(draws, &locked) {
+        for cell in self.cells(draws, &shards, &locked) {
             let tally = cell.slot.and_then(|slot| locked.get(cell.shard)?.1.tally(slot));
             standings.push(standing(&cell, tally.unwrap_or(&Tally::EMPTY), now));
         }
@@ -407,12 +456,19 @@ impl Store for MemoryStore {
     }
 
     async fn reset(&self, draws: &[Draw<'_>]) -> Result<(), StoreError> {
-        let mut locked = self.lock(draws);
-        for cell in self.cells(draws, &locked) {
+        let shards = self.shards_of(draws);
+        let mut locked = self.lock(shards.clone());
+        let cells = self.cells(draws, &shards, &locked);
+        for cell in &cells {
             if let (Some(slot), Some((_, shard))) = (cell.slot, locked.get_mut(cell.shard)) {
                 shard.clear(slot);
             }
         }
+        self.changes.record(self.clock.now().as_micros(), |recorder| {
+            for Cell { window, subject, .. } in cells.iter().filter(|cell| cell.slot.is_some()) {
+                recorder.put(&Change::Cleared { counter: window.counter, subject: *subject });
+            }
+        });
         Ok(())
     }
 
@@ -435,11 +491,23 @@ impl Store for MemoryStore {
     }
 
     async fn ban(&self, ban: Ban) -> Result<bool, StoreError> {
-        Ok(self.bans.put(ban))
+        let mut banned = self.banned.lock();
+        let put = self.bans.put(ban.clone());
+        if put && self.changes.feed().is_some() {
+            banned.insert(ban.subject);
+            self.changes.put(self.clock.now().as_micros(), &Change::Banned(ban));
+        }
+        Ok(put)
     }
 
     async fn lift(&self, subject: Subject) -> Result<Option<Arc<Ban>>, StoreError> {
-        Ok(self.bans.remove(subject))
+        let mut banned = self.banned.lock();
+        let lifted = self.bans.remove(subject);
+        if lifted.is_some() && self.changes.feed().is_some() {
+            banned.insert(subject);
+            self.changes.put(self.clock.now().as_micros(), &Change::Lifted(subject));
+        }
+        Ok(lifted)
     }
 }
 

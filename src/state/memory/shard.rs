@@ -1,5 +1,7 @@
 //! One shard of the memory store: a table of tallies with a hard cap, and the choice of what to forget.
 
+mod rows;
+
 use ahash::RandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -7,6 +9,8 @@ use smallvec::SmallVec;
 use super::super::limit::Sliding;
 use super::super::subject::{Kind, Subject};
 use super::super::tally::Tally;
+
+pub(super) use rows::{Drawn, Row};
 
 /// Slots looked at to find one to forget: bounds the cost of a newcomer in a full shard.
 const LOOKS: usize = 16;
@@ -27,6 +31,11 @@ impl Key {
     pub(super) const fn new(window: &Sliding, subject: Subject) -> Self {
         let bits = subject.bits();
         Self { counter: window.counter, high: (bits >> 64) as u64, low: bits as u64, kind: subject.kind() }
+    }
+
+    /// Who draws.
+    pub(super) const fn subject(&self) -> Subject {
+        Subject::of(self.kind, (self.high as u128) << 64 | self.low as u128)
     }
 }
 
@@ -52,6 +61,24 @@ struct Slot {
     /// Drawn share of the maximum at the last draw, in 1/255: what forgetting it would give away.
     fullness: u8,
     vacant: bool,
+    seen: Seen,
+}
+
+/// The number of the last change that a row had seen when it was kept: later ones are to be made again when a journal is
+/// read. Six bytes, which fit where a slot had room anyway, outlast any disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen([u8; 6]);
+
+impl Seen {
+    const fn new(number: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = number.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
+    const fn number(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
 }
 
 /// Bytes a slot costs: itself, its place in the index at its fullest, and in the free list.
@@ -83,6 +110,8 @@ pub(super) struct Shard {
     free: Vec<u32>,
     heap: usize,
     hand: usize,
+    /// Since it was last cut.
+    changed: bool,
     pub(super) evicted: u64,
     pub(super) folded: u64,
     pub(super) joined: u64,
@@ -139,7 +168,15 @@ impl Shard {
             let victim = self.victim(now, pinned, |_| true)?;
             self.evict(victim, seeds);
         }
-        let slot = Slot { key, tally: Tally::EMPTY, expires: 0, full_until: 0, fullness: 0, vacant: false };
+        let slot = Slot {
+            key,
+            tally: Tally::EMPTY,
+            expires: 0,
+            full_until: 0,
+            fullness: 0,
+            vacant: false,
+            seen: Seen::default(),
+        };
         if self.free.is_empty() && self.slots.len() == self.slots.capacity() {
             self.grow(caps, seeds);
         }
@@ -170,24 +207,26 @@ impl Shard {
     /// Forgets what was drawn from the slot at `at`.
     pub(super) fn clear(&mut self, at: u32) {
         let Some(slot) = self.slots.get_mut(at as usize) else { return };
+        self.changed = true;
         self.heap -= slot.tally.heap();
         slot.tally = Tally::EMPTY;
         (slot.expires, slot.full_until, slot.fullness) = (0, 0, 0);
     }
 
-    /// Draws `weight` from the slot at `at`, and tells how it stands then.
+    /// Draws `weight` from the slot at `at`.
     pub(super) fn draw(
         &mut self,
         at: u32,
         (now, weight): (u64, u64),
         window: &Sliding,
         caps: Caps,
-        pinned: &[u32],
+        pinned: impl Fn() -> Pinned,
         seeds: &RandomState,
-    ) -> Option<&Tally> {
-        let growth = self.slots.get(at as usize)?.tally.growth(now, window.grain);
+    ) {
+        self.changed = true;
+        let Some(growth) = self.tally(at).map(|tally| tally.growth(now, window.grain)) else { return };
         let room = growth == 0 || self.heap_room(growth, caps, now, pinned, seeds);
-        let slot = self.slots.get_mut(at as usize)?;
+        let Some(slot) = self.slots.get_mut(at as usize) else { return };
         if room {
             let before = slot.tally.heap();
             slot.tally.draw(now, weight, window.grain);
@@ -203,7 +242,6 @@ impl Shard {
             true => slot.tally.fits_at(1, window).unwrap_or(slot.expires),
             false => 0,
         };
-        Some(&slot.tally)
     }
 
     fn heap_room(
@@ -211,14 +249,15 @@ impl Shard {
         growth: usize,
         caps: Caps,
         now: u64,
-        pinned: &[u32],
+        pinned: impl Fn() -> Pinned,
         seeds: &RandomState,
     ) -> bool {
         for _ in 0..HEAP_TRIES {
             if self.heap + growth <= caps.heap {
                 return true;
             }
-            let Some(victim) = self.victim(now, pinned, |slot| slot.tally.heap() > 0) else { return false };
+            let victim = self.victim(now, &pinned(), |slot| slot.tally.heap() > 0);
+            let Some(victim) = victim else { return false };
             self.evict(victim, seeds);
         }
         self.heap + growth <= caps.heap
@@ -252,6 +291,7 @@ impl Shard {
 
     fn remove(&mut self, at: u32, seeds: &RandomState) {
         let Some(slot) = self.slots.get_mut(at as usize).filter(|slot| !slot.vacant) else { return };
+        self.changed = true;
         self.heap -= slot.tally.heap();
         slot.tally = Tally::EMPTY;
         slot.vacant = true;

@@ -36,7 +36,8 @@ fn stranger(n: u32) -> Subject {
 
 impl MemoryStore {
     fn granted(&self, limit: &LimitSpec, subject: Subject) -> bool {
-        self.decide(&Demand::draws(&[Draw::one(limit, subject)])).is_ok_and(|decision| decision.is_granted())
+        self.decide(&Demand::draws(&[Draw::one(limit, subject)]))
+            .is_ok_and(|(decision, _)| decision.is_granted())
     }
 }
 
@@ -123,7 +124,7 @@ fn a_refused_client_pushes_nobody_out() {
     let before = store.stats();
     for id in 0..1000 {
         let draws = [Draw::one(&ai, Subject::session(SubjectId(id << 64))), Draw::one(&ai, spent)];
-        assert!(!store.decide(&Demand::draws(&draws)).unwrap().is_granted());
+        assert!(!store.decide(&Demand::draws(&draws)).unwrap().0.is_granted());
     }
     assert_eq!(store.stats(), before);
 }
@@ -143,8 +144,8 @@ fn a_spray_from_one_network_crowds_only_its_own_shard() {
     }
     let unknown = |subject: &&Subject| {
         let cells = [Draw::one(&pages, **subject)];
-        let locked = store.lock(&cells);
-        store.cells(&cells, &locked).iter().all(|cell| cell.slot.is_none())
+        let locked = store.lock(store.shards_of(&cells));
+        store.cells(&cells, &store.shards_of(&cells), &locked).iter().all(|cell| cell.slot.is_none())
     };
     let forgotten = world.iter().filter(unknown).count();
     assert!(forgotten < 100, "{forgotten} of 4000 forgotten");

@@ -151,7 +151,7 @@ impl<'a> Admit<'a> {
         let mut numbers = Answer(bytes);
         let (word, now) = (numbers.whole()?, numbers.whole()?);
         let decision = match word {
-            GRANTED => Decision::Granted { standings: self.standings(&mut numbers)? },
+            GRANTED => Decision::Granted,
             CLAIMED => Decision::Denied(Denial::Claimed {
                 claim: numbers.whole()? as usize,
                 by: Holder {
@@ -195,7 +195,14 @@ impl<'a> Admit<'a> {
         self.demand.holds.iter().map(|hold| numbers.balance(hold.budget.max())).collect()
     }
 
-    fn standings(&self, numbers: &mut Answer<'_>) -> Option<Standings> {
+    /// How the windows stand after a grant; `None` if the answer is none.
+    pub(super) fn standings(&self, answer: &redis::Value) -> Option<Standings> {
+        let redis::Value::BulkString(bytes) = answer else { return None };
+        let mut numbers = Answer(bytes);
+        if numbers.whole()? != GRANTED {
+            return None;
+        }
+        numbers.whole()?;
         let mut standings = Standings::default();
         for (at, draw) in self.demand.draws.iter().enumerate() {
             for window in draw.limit.sliding() {

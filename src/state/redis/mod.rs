@@ -170,6 +170,20 @@ impl Shared {
         Ok(None)
     }
 
+    /// How the windows of a demand stand that draws nothing; `None` if the server does not say so in time.
+    async fn look(&self, demand: &Demand<'_>) -> Option<Standings> {
+        for _ in 0..3 {
+            let admit = Admit::new(demand, &self.keys, &self.time, self.config.timeout, self.bans.gate());
+            let answer = self.link.call(&admit.call(&admit.args()), self.config.timeout).await.ok()?;
+            match admit.verdict(&answer)? {
+                Verdict::Decided(_) => return admit.standings(&answer),
+                Verdict::OtherPeriod(now) | Verdict::Late(now) => self.time.correct(now),
+                Verdict::Settled => return None,
+            }
+        }
+        None
+    }
+
     /// Sends settlements; those that were sent owe nothing any more.
     async fn send(&self, batch: &[Settlement]) -> Result<(), Failure> {
         for part in batch.chunks(link::BATCH) {
@@ -210,7 +224,7 @@ impl Store for RedisStore {
             None => Demand::draws(demand.draws),
         };
         if demand.claims.is_empty() && demand.draws.is_empty() && demand.holds.is_empty() {
-            return Ok(Decision::Granted { standings: Standings::default() });
+            return Ok(Decision::Granted);
         }
         let owes = demand.id.filter(|_| !demand.claims.is_empty() || !demand.holds.is_empty());
         // Before the call: should nobody hear its end, whoever settles must know that it may have taken something.
@@ -218,7 +232,7 @@ impl Store for RedisStore {
         match shared.ask(&demand).await {
             Ok(Some(decision)) => {
                 match decision {
-                    Decision::Granted { .. } => shared.local.mirror(&demand),
+                    Decision::Granted => shared.local.mirror(&demand),
                     Decision::Denied(_) => owes.iter().for_each(|id| shared.owed.remove(*id)),
                 }
                 Ok(decision)
@@ -262,23 +276,26 @@ impl Store for RedisStore {
         }
     }
 
+    /// It waits for the server.
+    fn settles_at_once(&self) -> bool {
+        false
+    }
+
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
         let shared = &*self.shared;
         if draws.is_empty() {
             return Ok(Standings::default());
         }
         let looks: SmallVec<[Draw<'_>; 4]> = draws.iter().map(|draw| Draw { weight: 0, ..*draw }).collect();
-        match shared.ask(&Demand::draws(&looks)).await {
-            Ok(Some(Decision::Granted { standings })) => Ok(standings),
-            _ => {
-                let replicas = shared.replicas();
-                let shares: SmallVec<[LimitSpec; 4]> =
-                    looks.iter().map(|draw| draw.limit.shared_by(replicas)).collect();
-                let looks: SmallVec<[Draw<'_>; 4]> =
-                    looks.iter().zip(&shares).map(|(draw, limit)| Draw { limit, ..*draw }).collect();
-                shared.local.standings(&looks).await
-            }
+        if let Some(standings) = shared.look(&Demand::draws(&looks)).await {
+            return Ok(standings);
         }
+        let replicas = shared.replicas();
+        let shares: SmallVec<[LimitSpec; 4]> =
+            looks.iter().map(|draw| draw.limit.shared_by(replicas)).collect();
+        let looks: SmallVec<[Draw<'_>; 4]> =
+            looks.iter().zip(&shares).map(|(draw, limit)| Draw { limit, ..*draw }).collect();
+        shared.local.standings(&looks).await
     }
 
     async fn balances(&self, holds: &[Hold<'_>]) -> Result<Vec<Balance>, StoreError> {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::state::admission::{Admission, Admissions, Admitted, Outcome};
 use crate::state::budget::Hold;
-use crate::state::claim::{ClaimKey, KeptAnswer};
+use crate::state::claim::{Claim, ClaimKey, KeptAnswer};
 use crate::state::{
     AdmissionId, Balance, Ban, Bans, Clock, Decision, Demand, Draw, LimitSpec, MemoryConfig, MemoryStore,
     Standings, Subject, Window,
@@ -27,6 +27,7 @@ enum Answer {
 /// Does as it is told, and remembers every settlement it took.
 struct Scripted {
     answer: Answer,
+    at_once: bool,
     /// Does the rest.
     memory: MemoryStore,
     failures: AtomicUsize,
@@ -36,7 +37,7 @@ struct Scripted {
 impl Store for Scripted {
     async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
         match self.answer {
-            Answer::Grant => Ok(Decision::Granted { standings: Standings::default() }),
+            Answer::Grant => Ok(Decision::Granted),
             Answer::Refuse => self.memory.admit(demand).await,
             Answer::Fail => Err(StoreError::TooManyOpen),
             Answer::Hang => std::future::pending().await,
@@ -50,6 +51,10 @@ impl Store for Scripted {
         }
         self.taken.lock().extend_from_slice(batch);
         Ok(())
+    }
+
+    fn settles_at_once(&self) -> bool {
+        self.at_once
     }
 
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
@@ -101,6 +106,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn bed(answer: Answer, failures: usize, capacity: usize) -> Bed {
     let store = Arc::new(Scripted {
         answer,
+        at_once: false,
         memory: MemoryStore::new(MemoryConfig::default(), Clock::system()),
         failures: failures.into(),
         taken: Mutex::default(),
@@ -113,7 +119,7 @@ fn bed(answer: Answer, failures: usize, capacity: usize) -> Bed {
 impl Bed {
     async fn admit(&self) -> Result<Option<Admission>, StoreError> {
         match self.admissions.admit(Demand::draws(&[Draw::one(&self.shut, Subject::global())])).await? {
-            Admitted::Granted { admission, .. } => Ok(Some(admission)),
+            Admitted::Granted(admission) => Ok(Some(admission)),
             Admitted::Denied(_) => Ok(None),
         }
     }
@@ -268,7 +274,7 @@ fn nothing_stays_open_after_many_threads() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let draws = [Draw::one(limit, Subject::global())];
                 for round in 0..1000 {
-                    let Ok(Admitted::Granted { admission, .. }) =
+                    let Ok(Admitted::Granted(admission)) =
                         runtime.block_on(admissions.admit(Demand::draws(&draws)))
                     else {
                         continue;
@@ -296,4 +302,24 @@ async fn ids_never_repeat_nor_do_those_of_two_gates() {
         ids.extend([one.granted().await.id(), other.granted().await.id()]);
     }
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 2000);
+}
+
+/// A client that was told of a failure, and tries again at once, would meet its own claim for another while.
+#[tokio::test]
+async fn what_somebody_may_wait_for_is_settled_at_once_and_once() {
+    let settled = |bed: &Bed| bed.store.taken.lock().len();
+    let claims = [Claim { key: ClaimKey(1), content: 1, keep: Duration::from_secs(1) }];
+    for failures in 0..2 {
+        let bed = bed(Answer::Grant, failures, 16);
+        let demand = Demand { claims: &claims, ..Demand::default() };
+        let Ok(Admitted::Granted(admission)) = bed.admissions.admit(demand).await else {
+            panic!("granted");
+        };
+        bed.admissions.settle(admission, Outcome::Declined).await;
+        assert!(failures > 0 || settled(&bed) == 1, "it waits for the actor");
+        let Bed { store, admissions, actor, .. } = bed;
+        drop(admissions);
+        tokio::task::spawn_blocking(|| actor.shutdown(PATIENCE)).await.unwrap();
+        assert_eq!(store.taken.lock().len(), 1);
+    }
 }

@@ -8,12 +8,16 @@ use super::Fault;
 /// What a part says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Part<'a> {
+    /// Name of the form's field, as written; `None` where it is no form's.
+    pub field: Option<&'a [u8]>,
     /// `filename`, as written.
     pub file_name: Option<&'a [u8]>,
     /// `filename*`, as written.
     pub extended_name: Option<&'a [u8]>,
     /// Media type of `Content-Type`, without parameters.
     pub content_type: Option<&'a [u8]>,
+    /// Its `charset`.
+    pub charset: Option<&'a [u8]>,
 }
 
 impl<'a> Part<'a> {
@@ -22,7 +26,6 @@ impl<'a> Part<'a> {
         let lines = header.strip_suffix(b"\r\n\r\n").ok_or(Fault::Header)?;
         let mut seen: SmallVec<[&[u8]; 8]> = SmallVec::new();
         let mut part = Part::default();
-        let mut named = false;
         for line in lines.split(|b| *b == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let (name, value) = field(line)?;
@@ -32,7 +35,7 @@ impl<'a> Part<'a> {
             seen.push(name);
             let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
             if is("content-disposition") {
-                named = part.disposition(value)?;
+                part.disposition(value)?;
             } else if is("content-type") {
                 part.content_type(value)?;
             } else if is("content-transfer-encoding") {
@@ -44,11 +47,10 @@ impl<'a> Part<'a> {
                 return Err(Fault::Nested);
             }
         }
-        if form && !named { Err(Fault::Disposition) } else { Ok(part) }
+        if form && part.field.is_none() { Err(Fault::Disposition) } else { Ok(part) }
     }
 
-    /// Whether it names a field of a form.
-    fn disposition(&mut self, value: &'a [u8]) -> Result<bool, Fault> {
+    fn disposition(&mut self, value: &'a [u8]) -> Result<(), Fault> {
         let read = Parameters::parse(value).map_err(|_| Fault::Disposition)?;
         // Of names in pieces or in charsets of their own (RFC 2231), each reader makes what it likes.
         let starred = |name: &[u8]| name.contains(&b'*') && !name.eq_ignore_ascii_case(b"filename*");
@@ -61,7 +63,8 @@ impl<'a> Part<'a> {
         if field.is_some_and(|name| name.contains(&b'\\')) {
             return Err(Fault::Disposition);
         }
-        Ok(field.is_some() && read.value.eq_ignore_ascii_case(b"form-data"))
+        self.field = field.filter(|_| read.value.eq_ignore_ascii_case(b"form-data"));
+        Ok(())
     }
 
     fn content_type(&mut self, value: &'a [u8]) -> Result<(), Fault> {
@@ -73,6 +76,7 @@ impl<'a> Part<'a> {
             return Err(Fault::Nested);
         }
         self.content_type = Some(read.value);
+        self.charset = read.get("charset");
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ const TYPE: &[u8] = b"multipart/form-data; boundary=b7";
 /// Reads a body in pieces of these lengths, over and over; the last is what remains.
 fn read(content_type: &[u8], body: &[u8], pieces: &[usize]) -> Result<Parts, Fault> {
     let mut parser = Parser::new(content_type)?;
-    let (mut parts, mut open) = (Parts::new(), false);
+    let (mut parts, mut open, mut places) = (Parts::new(), false, Vec::new());
     let mut rest = body;
     let mut lengths = pieces.iter().cycle();
     while !rest.is_empty() {
@@ -19,7 +19,8 @@ fn read(content_type: &[u8], body: &[u8], pieces: &[usize]) -> Result<Parts, Fau
         let (piece, after) = rest.split_at(length);
         parser.feed::<Fault>(piece, |event| {
             match event {
-                Event::Part(part) => {
+                Event::Part(part, at) => {
+                    places.push(at as usize);
                     assert!(!std::mem::replace(&mut open, true), "a part in a part");
                     parts.push((part.file_name.map(<[u8]>::to_vec), Vec::new()));
                 }
@@ -31,6 +32,10 @@ fn read(content_type: &[u8], body: &[u8], pieces: &[usize]) -> Result<Parts, Fau
         rest = after;
     }
     parser.end()?;
+    // An edit lands where the content is said to be.
+    for ((_, content), at) in parts.iter().zip(places) {
+        assert_eq!(body.get(at..at + content.len()), Some(&content[..]));
+    }
     Ok(parts)
 }
 
