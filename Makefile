@@ -11,7 +11,7 @@ MEASURED := --tidegate $(DIST)/tidegate --bare $(DIST)/examples/bare_pingora --u
 VENV := target/e2e-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help build run check units test e2e observatory bench fuzz deps e2e-deps bench-deps deny
+.PHONY: help build run check units test e2e observatory bench fuzz deps test-deps e2e-deps bench-deps deny
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +31,7 @@ check: deps deny units ## Formatting, lints, docs, licences and advisories, syst
 	@if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --all-features check advisories; \
 	else echo "NOT CHECKED: advisories (the RustSec database is out of reach; run 'cargo deny check advisories' online)"; fi
 
-test: deps ## Unit tests and black-box tests
+test: deps test-deps ## Unit tests and black-box tests
 	$(CARGO) test --locked
 
 e2e: deps e2e-deps $(VENV)/ready ## Real clients: official SDKs, curl and slowhttptest against the real program
@@ -44,7 +44,7 @@ observatory: deps ## The demo behind TLS, graded by MDN's HTTP Observatory: A+ o
 	npm ci --ignore-scripts --no-audit --no-fund --prefix tests/e2e/observatory
 	tests/e2e/observatory/run.sh $(or $(CARGO_TARGET_DIR),target)/debug/tidegate
 
-bench: deps bench-deps ## Side by side: tidegate, bare Pingora, nginx, ModSecurity; then the parts alone
+bench: deps test-deps bench-deps ## Side by side: tidegate, bare Pingora, nginx, ModSecurity; then the parts alone
 	$(CARGO) build --locked --profile dist --bin tidegate --example bare_pingora --example bench_upstream
 	python3 -m unittest discover -s benches/side_by_side
 	python3 benches/side_by_side/run.py $(MEASURED) $(BENCH_FLAGS)
@@ -76,6 +76,10 @@ deps:
 	  echo "installing $${missing[*]}"; \
 	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
 	fi
+
+# Real servers for the tests of the shared store; each test starts its own.
+test-deps:
+	@command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) env RUNLEVEL=1 apt-get install -y -qq --no-install-recommends redis-server redis-sentinel; }
 
 e2e-deps:
 	@command -v slowhttptest >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends slowhttptest; }

@@ -1,5 +1,9 @@
 //! What the stores cost a request. Budget: 3 draws over 5 windows in 1 µs, 2 M single draws a second on 2 threads; on the
-//! disk 1 M.
+//! disk 1 M; shared, 80 % of what a bare script of the same shape does.
+
+#[path = "../tests/common/redis_server.rs"]
+#[allow(dead_code, reason = "tests use the rest")]
+mod redis_server;
 
 use std::hint::black_box;
 use std::path::Path;
@@ -9,12 +13,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use redis_server::RedisServer;
+use tidegate::config::Span;
 use tidegate::proxy::client::SubjectId;
 use tidegate::state::admission::{Admissions, Admitted, Outcome};
 use tidegate::state::embedded::{EmbeddedConfig, EmbeddedStore, OnFailure};
 use tidegate::state::inflight::Inflight;
 use tidegate::state::settle::SettleActor;
-use tidegate::state::{Clock, Demand, Draw, LimitSpec, MemoryConfig, MemoryStore, Store, Subject, Window};
+use tidegate::state::{
+    Clock, Demand, Draw, LimitSpec, MemoryConfig, MemoryStore, RedisFile, RedisStore, Store, Subject, Window,
+};
 
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -261,6 +269,83 @@ fn settle(c: &mut Criterion) {
     });
 }
 
+/// The simplest script that counts a sliding window exactly: all or nothing, by the server's clock, what is left and how
+/// long to wait.
+const BARE: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) \
+                    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2]) \
+                    local n = redis.call('ZCARD', KEYS[1]) \
+                    if n >= tonumber(ARGV[1]) then \
+                    local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES') \
+                    return {0, 0, oldest[2] + ARGV[2] - now} end \
+                    redis.call('ZADD', KEYS[1], now, t[1] .. t[2] .. n) redis.call('PEXPIRE', KEYS[1], ARGV[2]) \
+                    return {1, ARGV[1] - n - 1, 0}";
+
+/// Not timed by criterion: draws a second that a server decides for 64 callers on 2 threads, by the store and by the bare
+/// script in turn.
+fn shared(_: &mut Criterion) {
+    const CALLERS: u64 = 64;
+    const EACH: u64 = 400;
+    let server = RedisServer::start();
+    let file = RedisFile {
+        url: Some(server.url().into()),
+        ca: None,
+        sentinels: Vec::new(),
+        master: String::new(),
+        sentinel_password: None,
+        prefix: "bench".to_owned(),
+        timeout: Span::from_secs(5),
+        replicas: 0,
+        outage_reserve: 0,
+    };
+    let config = file.build().unwrap();
+    let store = Arc::new(RedisStore::new(config, MemoryConfig::default(), Clock::system()));
+    store.start().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let client = redis::Client::open(server.url()).unwrap();
+    let connection = runtime.block_on(client.get_multiplexed_async_connection()).unwrap();
+    let mut load = redis::cmd("SCRIPT");
+    load.arg("LOAD").arg(BARE);
+    let digest: String = runtime.block_on(load.query_async(&mut connection.clone())).unwrap();
+    let pages = Arc::new(limit("pages", &[(MINUTE, 200)]));
+    let rate = |round: u64, is_bare: bool| {
+        let started = Instant::now();
+        runtime.block_on(async {
+            let mut callers = tokio::task::JoinSet::new();
+            for caller in 0..CALLERS {
+                let (store, pages, digest) = (store.clone(), pages.clone(), digest.clone());
+                let mut connection = connection.clone();
+                callers.spawn(async move {
+                    for n in 0..EACH {
+                        let id = (round * 7 + caller * 131 + n * 17) % 2000;
+                        if is_bare {
+                            let mut call = redis::cmd("EVALSHA");
+                            call.arg(&digest).arg(1).arg(format!("bare:{id}")).arg(200).arg(60_000);
+                            let _: (u64, u64, u64) = call.query_async(&mut connection).await.unwrap();
+                        } else {
+                            store.admit(&Demand::draws(&[Draw::one(&pages, user(id))])).await.unwrap();
+                        }
+                    }
+                });
+            }
+            callers.join_all().await;
+        });
+        (CALLERS * EACH) as f64 / started.elapsed().as_secs_f64()
+    };
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 0..7 {
+        rates[0].push(rate(round, false));
+        rates[1].push(rate(round, true));
+    }
+    let [ours, bare] = rates.map(|mut rates| {
+        rates.sort_unstable_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    });
+    println!(
+        "shared store, 2 threads: {ours:.0} draws/s, {:.0} % of a bare script's {bare:.0}",
+        100.0 * ours / bare
+    );
+}
+
 /// Resident bytes of this process.
 fn resident() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -268,5 +353,5 @@ fn resident() -> f64 {
 }
 
 // `memory` first, while nothing that was freed before blurs what is resident.
-criterion_group!(benches, memory, recovery, admit, crowd, threads, embedded, settle);
+criterion_group!(benches, memory, recovery, admit, crowd, threads, embedded, settle, shared);
 criterion_main!(benches);

@@ -27,7 +27,9 @@ pub fn health(snapshot: &Snapshot) -> Value {
         "environment": &*snapshot.environment,
         "uptime_seconds": snapshot.uptime.as_secs(),
         "services": {
-            "redis": "not_configured",
+            "redis": snapshot.shared_store.map_or("not_configured", |store| {
+                if store.is_away { "disconnected" } else { "connected" }
+            }),
             "sse_connections": snapshot.connections.event_streams,
             "active_sessions": snapshot.sessions.active,
             "connections": snapshot.connections.active,

@@ -20,7 +20,9 @@ use crate::config::Rate;
 use crate::guard::Reason;
 use crate::guard::limits::LimitView;
 use crate::observe::audit::{Act, Actor, AuditError, Began, Outcome};
-use crate::observe::{BreakerView, Readiness, SecurityEvent, Snapshot, StateCounts, TopCaller};
+use crate::observe::{
+    BreakerView, Readiness, SecurityEvent, SharedStoreView, Snapshot, StateCounts, TopCaller,
+};
 use crate::proxy::{Gate, NotDone, NotSwitched, Whom};
 use crate::server::door::client_stream;
 use crate::server::reload::{Asker, Reloader};
@@ -64,6 +66,15 @@ impl Sources for Admin {
         snapshot.breakers = gate.breakers();
         snapshot.maintenance = gate.maintenance();
         snapshot.degraded = gate.ailments();
+        snapshot.shared_store = gate.store().shared().map(|store| {
+            let link = store.link();
+            SharedStoreView {
+                is_away: link.away.is_some(),
+                gates: store.replicas().into(),
+                failures: link.failures,
+                alone: link.alone,
+            }
+        });
         snapshot.state = StateCounts {
             kept: gate.store().kept().unwrap_or_default(),
             open_admissions: store.open as u64,

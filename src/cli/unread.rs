@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use crate::config::Lookup;
 
 /// Environment names of settings that are still to come.
-pub const UNREAD: [&str; 6] = [
+pub const UNREAD: [&str; 5] = [
     "MAX_DAILY_COST",
     "MAX_DAILY_CALLS",
     "MAX_HOURLY_CALLS",
     "MAX_DAILY_TOKENS",
     "CIRCUIT_BREAKER_RECOVERY_MINUTES",
-    "REDIS_URL",
 ];
 
 /// A sentence for each of [`UNREAD`] that is set, itself or as `NAME_FILE`. What the settings `read` is left out: a

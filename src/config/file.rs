@@ -22,6 +22,7 @@ use crate::proxy::fallback;
 use crate::proxy::path::PathRules;
 use crate::proxy::route::Inspect;
 use crate::proxy::{stream, timeouts};
+use crate::state::RedisFile;
 use crate::state::config::StoreFile;
 use crate::upstream::{NamedUpstream, Targets, UpstreamFile, breaker, retry};
 
@@ -39,6 +40,8 @@ pub struct ServerFile {
     pub state_dir: Option<PathBuf>,
     /// What is counted, and where.
     pub store: StoreFile,
+    /// The store that several gates share.
+    pub redis: RedisFile,
     /// Directory for what a running process leaves for others to find it.
     pub runtime_dir: Option<PathBuf>,
     /// How long requests in flight may take after SIGTERM.

@@ -275,8 +275,7 @@ impl Config {
             None => {
                 let implied = server.state_dir_implied;
                 let directory = server.state_dir.as_deref().map(|path| StateDir { path, implied });
-                let store = file.store.build(directory, clock);
-                Arc::new(store.map_err(|(key, message)| problem(key, message))?)
+                Arc::new(file.store.build(directory, &file.redis, clock).map_err(misset)?)
             }
         };
         Ok(Settings {

@@ -48,6 +48,8 @@ ailments! {
     LogDropping = "log_dropping";
     /// The store fails, or did within the last minute.
     StoreFailing = "store_failing";
+    /// The store that several gates share is away.
+    StoreAway = "store_away";
     /// More than 80 % of the requests that may be in flight are.
     InFlightNearLimit = "in_flight_near_limit";
     /// More than 80 % of the streams that may be open are.

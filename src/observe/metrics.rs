@@ -91,6 +91,10 @@ struct Scraped {
     settle_queued: IntGauge,
     settled: IntCounter,
     settle_retries: IntCounter,
+    shared_store_away: IntGauge,
+    shared_store_gates: IntGauge,
+    shared_store_failures: IntCounter,
+    shared_store_alone: IntCounter,
     store: StoreSeries,
     cpu_seconds: prometheus::Counter,
     resident_bytes: IntGauge,
@@ -243,6 +247,16 @@ impl Metrics {
                 settle_queued: families.gauge("settle_queued", "Settlements waiting for the store.")?,
                 settled: families.counter("settle_total", "Settlements that the store took.")?,
                 settle_retries: families.counter("settle_retries_total", "Settlements tried again.")?,
+                shared_store_away: families.gauge(
+                    "shared_store_away",
+                    "1 while the store that several gates share does not answer.",
+                )?,
+                shared_store_gates: families
+                    .gauge("shared_store_gates", "Gates that use the shared store, as last heard.")?,
+                shared_store_failures: families
+                    .counter("shared_store_failures_total", "Calls to the shared store that failed.")?,
+                shared_store_alone: families
+                    .counter("shared_store_alone_total", "Decisions made without the shared store.")?,
                 store: StoreSeries::new(&families)?,
                 cpu_seconds: families
                     .process_counter("process_cpu_seconds_total", "Processor time, user and system.")?,
@@ -401,6 +415,12 @@ impl Metrics {
             scraped.settle_queued.set(gauge(snapshot.state.settle_queued));
             raise(&scraped.settled, snapshot.state.settled);
             raise(&scraped.settle_retries, snapshot.state.settle_retries);
+            if let Some(store) = &snapshot.shared_store {
+                scraped.shared_store_away.set(store.is_away.into());
+                scraped.shared_store_gates.set(gauge(store.gates));
+                raise(&scraped.shared_store_failures, store.failures);
+                raise(&scraped.shared_store_alone, store.alone);
+            }
             scraped.store.show(&snapshot.state.kept);
             let cpu = snapshot.process.cpu.as_secs_f64() - scraped.cpu_seconds.get();
             scraped.cpu_seconds.inc_by(cpu.max(0.0));

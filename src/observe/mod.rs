@@ -35,7 +35,9 @@ pub use pattern::Variable;
 pub use process::Process;
 pub use series::{BreakerSeries, Fallback, RouteSeries, UpstreamSeries};
 pub use sessions::SessionStats;
-pub use snapshot::{BreakerView, ConnectionCounts, DefaultLimits, Readiness, Snapshot, StateCounts};
+pub use snapshot::{
+    BreakerView, ConnectionCounts, DefaultLimits, Readiness, SharedStoreView, Snapshot, StateCounts,
+};
 pub use stamp::rfc3339;
 pub use streams::{OpenStream, StreamMetrics};
 pub use target::LogTarget;

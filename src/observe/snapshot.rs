@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub limits: DefaultLimits,
     /// What the store holds.
     pub state: StateCounts,
+    /// The store that several gates share, if there is one.
+    pub shared_store: Option<SharedStoreView>,
     /// The servers of all upstreams.
     pub servers: Vec<ServerState>,
     /// Issuers that publish the keys of their tokens.
@@ -54,6 +56,19 @@ pub struct Snapshot {
     pub sessions: SessionStats,
     /// The process.
     pub process: Process,
+}
+
+/// The store that several gates share, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedStoreView {
+    /// Whether it does not answer.
+    pub is_away: bool,
+    /// How many gates use it, as last heard.
+    pub gates: u64,
+    /// Calls that failed since the start.
+    pub failures: u64,
+    /// Decisions that were made without it since the start.
+    pub alone: u64,
 }
 
 /// A circuit breaker at one moment.

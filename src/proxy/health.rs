@@ -33,6 +33,15 @@ impl Gate {
         if self.maintenance().is_some() {
             found.push(Ailment::new(AilmentKind::Maintenance, "The app is closed for maintenance."));
         }
+        if let Some(store) = self.store().shared()
+            && let Some(why) = store.link().away
+        {
+            let replicas = store.replicas();
+            let detail = format!(
+                "The shared store is away: {why}. Limits are counted here, this gate's share of {replicas}; budgets are closed."
+            );
+            found.push(Ailment::new(AilmentKind::StoreAway, detail));
+        }
         let unreachable = recent.refusals.get(Reason::UpstreamUnreachable.code()).copied().unwrap_or(0);
         let counted = [
             (AilmentKind::UpstreamUnreachable, unreachable, "requests found no upstream to connect to"),

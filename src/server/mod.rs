@@ -154,6 +154,7 @@ impl Launch {
         let observer = Observer::start(&settings.observe, clock.now());
         let observer = Arc::new(observer.map_err(|error| StartError::Setup(error.to_string()))?);
         let store = settings.store.clone();
+        store.start().map_err(StartError::System)?;
         if !upgrade {
             open(&store, STORE_PATIENCE.0)?;
         }
@@ -255,7 +256,7 @@ fn do_without_implied(settings: &mut ServerSettings) {
 /// Opens the store, and says if nothing is kept.
 fn open(store: &AnyStore, patience: Duration) -> Result<(), StartError> {
     match store.open(patience) {
-        Ok(None) if store.kept().is_none() => {
+        Ok(None) if store.kept().is_none() && store.shared().is_none() => {
             warn!("limits, bans and budgets are counted in memory: they begin anew at each start");
         }
         Ok(None) => {}

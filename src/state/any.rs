@@ -1,5 +1,6 @@
 //! The store that the settings name: dispatched by a match, so that a request pays for no box.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +9,19 @@ use super::budget::Hold;
 use super::claim::{ClaimKey, KeptAnswer};
 use super::embedded::{EmbeddedStats, EmbeddedStore, OpenError};
 use super::{
-    Balance, Ban, Bans, Decision, Demand, Draw, MemoryStats, MemoryStore, Standings, Store, StoreError,
-    Subject,
+    Balance, Ban, Bans, Decision, Demand, Draw, MemoryStats, MemoryStore, RedisStore, Standings, Store,
+    StoreError, Subject,
 };
 
 /// One of the stores.
-#[allow(clippy::large_enum_variant, reason = "there is one, in an Arc")]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, behind a pointer")]
 pub enum AnyStore {
     /// In this process, forgotten with it.
     Memory(MemoryStore),
     /// On this machine's disk.
     Embedded(EmbeddedStore),
+    /// In a server that several gates share.
+    Shared(RedisStore),
 }
 
 macro_rules! each {
@@ -26,19 +29,42 @@ macro_rules! each {
         match $self {
             Self::Memory($store) => $call,
             Self::Embedded($store) => $call,
+            Self::Shared($store) => $call,
+        }
+    };
+}
+
+/// Waits for what the store does. What waits for a server is boxed: its state would else make every request's larger.
+macro_rules! waits {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Self::Memory($store) => $call.await,
+            Self::Embedded($store) => $call.await,
+            Self::Shared($store) => Box::pin($call).await,
         }
     };
 }
 
 impl AnyStore {
-    /// Brings back what was counted before, if any of it is kept. A process that has the store may take `patience` to let it
-    /// go. Blocks; to be called once, before anything is counted.
+    /// Connects to the server that is shared, if one is. Blocks for a moment; a server out of reach is no error.
+    ///
+    /// # Errors
+    /// The system refuses what is needed.
+    pub fn start(&self) -> io::Result<()> {
+        match self {
+            Self::Memory(_) | Self::Embedded(_) => Ok(()),
+            Self::Shared(store) => store.start(),
+        }
+    }
+
+    /// Brings back what was counted before, if any of it is kept here. A process that has the store may take `patience` to
+    /// let it go. Blocks; to be called once, before anything is counted.
     ///
     /// # Errors
     /// It can't be read or kept. `Ok` with the reason: it is not kept, where nobody asked for that.
     pub fn open(&self, patience: Duration) -> Result<Option<OpenError>, OpenError> {
         match self {
-            Self::Memory(_) => Ok(None),
+            Self::Memory(_) | Self::Shared(_) => Ok(None),
             Self::Embedded(store) => store.open(patience),
         }
     }
@@ -59,19 +85,27 @@ impl AnyStore {
         }
     }
 
-    /// Why what is counted is not kept as it should be.
+    /// Why what is counted is not kept on the disk as it should be.
     pub fn ailment(&self) -> Option<String> {
         match self {
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::Shared(_) => None,
             Self::Embedded(store) => store.ailment(),
         }
     }
 
-    /// What it took to keep what is counted; `None` if it is not.
+    /// What it took to keep on the disk what is counted; `None` if it is not kept there.
     pub fn kept(&self) -> Option<EmbeddedStats> {
         match self {
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::Shared(_) => None,
             Self::Embedded(store) => store.kept(),
+        }
+    }
+
+    /// The store, if several gates share it.
+    pub fn shared(&self) -> Option<&RedisStore> {
+        match self {
+            Self::Memory(_) | Self::Embedded(_) => None,
+            Self::Shared(store) => Some(store),
         }
     }
 
@@ -88,11 +122,11 @@ impl AnyStore {
 
 impl Store for AnyStore {
     async fn admit(&self, demand: &Demand<'_>) -> Result<Decision, StoreError> {
-        each!(self, store => store.admit(demand).await)
+        waits!(self, store => store.admit(demand))
     }
 
     async fn settle(&self, batch: &[Settlement]) -> Result<(), StoreError> {
-        each!(self, store => store.settle(batch).await)
+        waits!(self, store => store.settle(batch))
     }
 
     fn settles_at_once(&self) -> bool {
@@ -100,27 +134,27 @@ impl Store for AnyStore {
     }
 
     async fn standings(&self, draws: &[Draw<'_>]) -> Result<Standings, StoreError> {
-        each!(self, store => store.standings(draws).await)
+        waits!(self, store => store.standings(draws))
     }
 
     async fn balances(&self, holds: &[Hold<'_>]) -> Result<Vec<Balance>, StoreError> {
-        each!(self, store => store.balances(holds).await)
+        waits!(self, store => store.balances(holds))
     }
 
     async fn reset(&self, draws: &[Draw<'_>]) -> Result<(), StoreError> {
-        each!(self, store => store.reset(draws).await)
+        waits!(self, store => store.reset(draws))
     }
 
     async fn persist(&self) -> Result<(), StoreError> {
-        each!(self, store => store.persist().await)
+        waits!(self, store => store.persist())
     }
 
     async fn keep_answer(&self, key: ClaimKey, answer: Arc<KeptAnswer>) -> Result<(), StoreError> {
-        each!(self, store => store.keep_answer(key, answer).await)
+        waits!(self, store => store.keep_answer(key, answer))
     }
 
     async fn kept_answer(&self, key: ClaimKey) -> Result<Option<Arc<KeptAnswer>>, StoreError> {
-        each!(self, store => store.kept_answer(key).await)
+        waits!(self, store => store.kept_answer(key))
     }
 
     fn bans(&self) -> &Bans {
@@ -128,10 +162,10 @@ impl Store for AnyStore {
     }
 
     async fn ban(&self, ban: Ban) -> Result<bool, StoreError> {
-        each!(self, store => store.ban(ban).await)
+        waits!(self, store => store.ban(ban))
     }
 
     async fn lift(&self, subject: Subject) -> Result<Option<Arc<Ban>>, StoreError> {
-        each!(self, store => store.lift(subject).await)
+        waits!(self, store => store.lift(subject))
     }
 }

@@ -94,6 +94,19 @@ impl BudgetSpec {
         })
     }
 
+    /// One of `shares` equal shares of `percent` of it, in an account of the same name.
+    pub(crate) fn part(&self, percent: u32, shares: u32) -> Self {
+        let part = u128::from(self.max) * u128::from(percent) / 100 / u128::from(shares.max(1));
+        Self {
+            name: self.name.clone(),
+            max: u64::try_from(part).unwrap_or(self.max),
+            calendar: self.calendar,
+            zone: self.zone.clone(),
+            counter: self.counter,
+            period: Mutex::new(*self.period.lock()),
+        }
+    }
+
     /// Its name in the config.
     pub fn name(&self) -> &str {
         &self.name
@@ -102,6 +115,11 @@ impl BudgetSpec {
     /// What may be spent in a period.
     pub const fn max(&self) -> u64 {
         self.max
+    }
+
+    /// How long it lasts.
+    pub(crate) const fn calendar(&self) -> Calendar {
+        self.calendar
     }
 
     /// Tells its accounts from those of all other budgets.

@@ -63,6 +63,18 @@ impl Clock {
         Self(Source::System { anchor: Instant::now(), epoch })
     }
 
+    /// The machine's clock as a machine would have it whose clock is fast by `span`.
+    #[cfg(test)]
+    pub(crate) fn fast_by(span: Duration) -> Self {
+        let Source::System { anchor, epoch } = Self::system().0 else { return Self::system() };
+        Self(Source::System { anchor, epoch: epoch + micros(span) })
+    }
+
+    /// Whether a test moves it by hand.
+    pub(crate) const fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     /// The time now.
     #[inline]
     pub fn now(&self) -> Timestamp {

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::embedded::{EmbeddedConfig, EmbeddedStore, OnFailure};
-use super::{AnyStore, Clock, MemoryConfig, MemoryStore};
+use super::{AnyStore, Clock, MemoryConfig, MemoryStore, RedisFile, RedisStore};
+use crate::guard::Fault;
 
 /// Where the store is, under the state directory.
 const DIRECTORY: &str = "store";
@@ -15,12 +16,14 @@ const DIRECTORY: &str = "store";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
-    /// On the disk if there is a directory for it, or else in memory.
+    /// In the server that is shared if one is named, else on the disk if there is a directory for it, else in memory.
     Auto,
     /// In memory, forgotten at the end.
     Memory,
     /// On the disk.
     Embedded,
+    /// In a server that several gates share.
+    Redis,
 }
 
 /// The store, as written.
@@ -50,24 +53,35 @@ impl StoreFile {
     pub fn build(
         &self,
         directory: Option<StateDir<'_>>,
+        redis: &RedisFile,
         clock: &Clock,
-    ) -> Result<AnyStore, (&'static str, String)> {
-        let memory = || AnyStore::Memory(MemoryStore::new(MemoryConfig::default(), clock.clone()));
+    ) -> Result<AnyStore, Fault> {
+        let memory = MemoryConfig::default();
         match (self.kind, directory) {
-            (StoreKind::Memory, _) | (StoreKind::Auto, None) => Ok(memory()),
+            (StoreKind::Auto, _) if redis.is_set() => Self::shared(redis, clock),
+            (StoreKind::Redis, _) => Self::shared(redis, clock),
+            (StoreKind::Memory, _) | (StoreKind::Auto, None) => {
+                Ok(AnyStore::Memory(MemoryStore::new(memory, clock.clone())))
+            }
             (StoreKind::Embedded, None) => {
                 let message = "is embedded, and there is no state_dir; set it (STATE_DIR), or write memory";
-                Err(("store.kind", message.to_owned()))
+                Err(Fault::new("store.kind", message))
             }
             (StoreKind::Auto | StoreKind::Embedded, Some(StateDir { path, implied })) => {
                 let config = EmbeddedConfig {
                     directory: path.join(DIRECTORY),
                     implied: implied && self.kind == StoreKind::Auto,
                     on_failure: self.on_failure,
-                    memory: MemoryConfig::default(),
+                    memory,
                 };
                 Ok(AnyStore::Embedded(EmbeddedStore::new(config, clock.clone())))
             }
         }
+    }
+
+    fn shared(redis: &RedisFile, clock: &Clock) -> Result<AnyStore, Fault> {
+        let config = redis.build();
+        let config = config.map_err(|fault| Fault::new(format!("redis.{}", fault.key), fault.message))?;
+        Ok(AnyStore::Shared(RedisStore::new(config, MemoryConfig::default(), clock.clone())))
     }
 }

@@ -109,6 +109,16 @@ impl LimitSpec {
             .map(|window| Window { length: Duration::from_micros(window.length), max: window.max })
     }
 
+    /// One of `shares` equal shares of it, on the same counters: rounded down, but a limit that grants anything grants
+    /// 1 at least.
+    pub(crate) fn shared_by(&self, shares: u32) -> Self {
+        let share = |window: &Sliding| {
+            let max = (window.max / u64::from(shares.max(1))).max(window.max.min(1));
+            Sliding::new(window.length, max, window.counter)
+        };
+        Self { name: self.name.clone(), windows: self.windows.iter().map(share).collect() }
+    }
+
     pub(crate) fn sliding(&self) -> &[Sliding] {
         &self.windows
     }
@@ -128,6 +138,18 @@ mod tests {
         assert_eq!(counter("ai", MINUTE, 5), counter("ai", MINUTE, 500));
         assert_ne!(counter("ai", MINUTE, 5), counter("api", MINUTE, 5));
         assert_ne!(counter("ai", MINUTE, 5), counter("ai", MINUTE * 60, 5));
+    }
+
+    /// Gates that lost sight of each other would together grant more than the limit, or nothing at all.
+    #[test]
+    fn shares_are_rounded_down_but_grant_something() {
+        let limit = LimitSpec::new("ai", [Window { length: MINUTE, max: 7 }]).unwrap();
+        let share = |of: &LimitSpec, shares| of.shared_by(shares).sliding()[0].max;
+        assert_eq!([0, 1, 2, 3, 7, 8].map(|shares| share(&limit, shares)), [7, 7, 3, 2, 1, 1]);
+        let none = LimitSpec::new("ai", [Window { length: MINUTE, max: 0 }]).unwrap();
+        assert_eq!(share(&none, 3), 0);
+        let large = LimitSpec::new("ai", [Window { length: MINUTE, max: 512 }]).unwrap();
+        assert_eq!(large.shared_by(2), LimitSpec::new("ai", [Window { length: MINUTE, max: 256 }]).unwrap());
     }
 
     /// A limit that silently limits nothing, or twice, is worse than an error at start.

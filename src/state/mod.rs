@@ -18,6 +18,7 @@ pub mod inflight;
 mod limit;
 mod memory;
 mod record;
+mod redis;
 pub mod reputation;
 pub mod settle;
 mod subject;
@@ -27,6 +28,7 @@ pub mod switches;
 mod tally;
 mod transaction;
 
+pub use self::redis::{LinkStats, RedisConfig, RedisFile, RedisStore};
 pub use any::AnyStore;
 pub use bans::{Ban, Bans};
 pub use clock::{Clock, ManualClock, Timestamp};
@@ -105,6 +107,10 @@ pub enum StoreError {
     SettleBacklog,
     /// As many accounts of budgets are in use as the store keeps.
     TooManyAccounts,
+    /// The shared store does not answer.
+    Unreachable,
+    /// The shared store of budgets is away, and nothing may be spent without it.
+    BudgetsAway,
     /// The settle actor has stopped; nothing can be admitted that needs settling.
     Stopped,
     /// What would be granted can't be kept: a crash would forget it.
@@ -117,6 +123,8 @@ impl fmt::Display for StoreError {
             Self::TooManyOpen => "too many admissions are open",
             Self::SettleBacklog => "too many settlements are waiting",
             Self::TooManyAccounts => "too many accounts of budgets are in use",
+            Self::Unreachable => "the shared store does not answer",
+            Self::BudgetsAway => "the shared store of budgets is away",
             Self::Stopped => "settling has stopped",
             Self::NotKept => "what would be granted can't be kept on the disk",
         })

@@ -63,7 +63,7 @@ impl Kind {
         Self::Call,
     ];
 
-    /// What stands for it on disk. No code may ever change its meaning: a new kind takes the next, and its place in `ALL`.
+    /// What stands for it wherever subjects are stored. No code may ever change its meaning: a new kind takes the next, and its place in `ALL`.
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::AddressV4 => 0,
@@ -217,6 +217,19 @@ impl Subject {
         self.bits
     }
 
+    /// It as bytes, the same for all gates: its kind's code, then its bits.
+    pub(crate) fn to_bytes(self) -> [u8; 17] {
+        let mut bytes = [self.kind.code(); 17];
+        bytes[1..].copy_from_slice(&self.bits.to_be_bytes());
+        bytes
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) was called on; `None` for any other bytes.
+    pub(crate) fn from_bytes(bytes: [u8; 17]) -> Option<Self> {
+        let (kind, bits) = bytes.split_first()?;
+        Some(Self { kind: Kind::of_code(*kind)?, bits: u128::from_be_bytes(bits.try_into().ok()?) })
+    }
+
     /// The next larger group that it can be counted with: an address's /24 or /48, for all others
     /// [`Kind::Rest`].
     pub(crate) const fn aggregate(self) -> Self {
@@ -291,6 +304,18 @@ mod tests {
         let (user, session) = (Subject::user(SubjectId(7)), Subject::session(SubjectId(7)));
         assert_ne!(user, session);
         assert_eq!(Subject::user(SubjectId(0xabcd << 64 | 7)).to_string(), "user:000000000000abcd");
+    }
+
+    /// A ban that another gate reads must be of the same subject, and no bytes may be taken for one that is none.
+    #[test]
+    fn bytes_and_back_is_the_same_subject() {
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            let subject = Subject { kind, bits: 0xabcd << 64 | 7 };
+            assert_eq!(usize::from(subject.to_bytes()[0]), number);
+            assert_eq!(kind as usize, number, "a kind is missing, or not at its place");
+            assert_eq!(Subject::from_bytes(subject.to_bytes()), Some(subject));
+        }
+        assert_eq!(Subject::from_bytes([Kind::ALL.len() as u8; 17]), None);
     }
 
     /// Two values that run together must not share a counter, nor an order of subjects with another.

@@ -199,7 +199,7 @@ mod tests {
         assert!(why(plain("200 OK", &"a".repeat(BYTES + 1))).await.contains("256 KiB"));
         let endless = [
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
-            b"8\r\naaaaaaaa\r\n".repeat(BYTES / 8 + 1),
+            [&b"2000\r\n"[..], &[b'a'; 0x2000], b"\r\n"].concat().repeat(BYTES / 0x2000 + 1),
         ];
         assert!(why(endless.concat()).await.contains("256 KiB"));
         assert!(why(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()).await.contains("in time"));

@@ -8,6 +8,7 @@ mod issuer;
 mod load;
 mod names;
 mod program;
+mod redis_server;
 mod upstream;
 mod wire;
 
@@ -21,6 +22,7 @@ pub use issuer::{Issuer, Manner, NOW, Signer, encode, raw_token, set};
 pub use load::Load;
 pub use names::NameServer;
 pub use program::{Program, kill};
+pub use redis_server::{RedisServer, free_port};
 pub use upstream::{BlackHole, OK_JSON, Peer, Request, Upstream, unreachable};
 pub use wire::{Answer, Head, Wire};
 

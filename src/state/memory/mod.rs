@@ -302,6 +302,30 @@ impl MemoryStore {
         decided
     }
 
+    /// Takes the draws and claims of a demand that another store has granted, whatever is left here: what is known if
+    /// that store goes away.
+    pub(in crate::state) fn mirror(&self, demand: &Demand<'_>) {
+        let Demand { id, claims, draws, .. } = *demand;
+        let open = id.filter(|id| !claims.is_empty() && self.open.open(*id));
+        let claims = if open.is_some() { claims } else { &[] };
+        let mut claimed = self.claims.lock(claims);
+        let shards = self.shards_of(draws);
+        let mut locked = self.lock(shards.clone());
+        let now = self.clock.now().as_micros();
+        let mut cells = self.cells(draws, &shards, &locked);
+        self.seat(&mut cells, &mut locked, now, &mut None);
+        for at in 0..cells.len() {
+            // For what has left the windows to be forgotten.
+            check(&cells, at, &mut locked, now);
+        }
+        self.commit(&cells, &mut locked, now);
+        if let Some(id) = open {
+            self.claims.take(claims, &mut claimed, now);
+            let keys = claims.iter().map(|claim| claim.key).collect();
+            self.open.note(id, Taken { claims: keys, holds: SmallVec::new() });
+        }
+    }
+
     /// Gives each newcomer a slot: its own, else its network's, else that of the rest, which then may refuse
     /// it.
     fn seat(&self, cells: &mut Cells<'_>, locked: &mut Locked<'_>, now: u64, worst: &mut Option<Refusal>) {
