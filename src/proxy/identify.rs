@@ -58,13 +58,16 @@ impl Gate {
     ) -> Result<(), Unproven> {
         let mut renewals = RENEWALS;
         loop {
-            issuer.renew(self.clock.now()).await;
-            renewals -= 1;
+            // Looked at before the key is looked for once more: what has come by then need not be asked for.
+            let fetches = issuer.fetches();
             let identified = self.try_identify(session, ctx);
             let unknown = matches!(identified, Err(Unproven::UnknownKey(_)));
-            if !unknown || renewals == 0 || !issuer.is_well() {
+            let failed = renewals < RENEWALS && !issuer.is_well();
+            if !unknown || renewals == 0 || failed {
                 return identified;
             }
+            issuer.renew(self.clock.now(), fetches).await;
+            renewals -= 1;
         }
     }
 }

@@ -179,11 +179,20 @@ impl Issuer {
         outcome
     }
 
+    /// How many fetches are over.
+    pub fn fetches(&self) -> u64 {
+        *self.known.done.borrow()
+    }
+
     /// Has the keys fetched again, and waits for it: for a token whose key is not known. Whoever invents keys is not
     /// served more often than the cooldown allows, and all who ask at once share one fetch.
-    pub async fn renew(&self, now: Timestamp) {
+    /// Returns at once if a fetch is over that was not among `fetches`: its keys were not looked at yet.
+    pub async fn renew(&self, now: Timestamp, fetches: u64) {
         let known = &self.known;
         let mut done = known.done.subscribe();
+        if *done.borrow_and_update() != fetches {
+            return;
+        }
         if !known.is_pending() {
             let last = Timestamp::from_micros(known.asked.load(Ordering::Acquire));
             if now.since(last) >= self.schedule.cooldown {
@@ -345,7 +354,7 @@ mod tests {
         issuer.take(set(&[&a]), at(0)).expect("taken");
         let ask = |second| {
             let issuer = issuer.clone();
-            tokio::spawn(async move { issuer.renew(at(second)).await })
+            tokio::spawn(async move { issuer.renew(at(second), issuer.fetches()).await })
         };
         let waiting = [ask(20), ask(20), ask(21)];
         issuer.wanted().await;
