@@ -85,3 +85,51 @@ impl StoreFile {
         Ok(AnyStore::Shared(RedisStore::new(config, MemoryConfig::default(), clock.clone())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Span;
+
+    fn redis(sentinels: &[&str]) -> RedisFile {
+        RedisFile {
+            url: None,
+            ca: None,
+            sentinels: sentinels.iter().map(|&sentinel| sentinel.to_owned()).collect(),
+            master: "mymaster".to_owned(),
+            sentinel_password: None,
+            prefix: "tidegate".to_owned(),
+            timeout: Span(std::time::Duration::from_millis(20)),
+            replicas: 0,
+            outage_reserve: 0,
+        }
+    }
+
+    /// Gates that were told of a shared store and count each for itself let through many times the limit, and say nothing.
+    #[test]
+    fn auto_is_the_shared_store_before_the_disk_before_memory() {
+        let directory = StateDir { path: Path::new("/nowhere"), implied: false };
+        let (named, unnamed) = (redis(&["10.0.0.1:26379"]), redis(&[]));
+        let built = |kind, directory, redis: &RedisFile| {
+            let file = StoreFile { kind, on_failure: OnFailure::Serve };
+            file.build(directory, redis, &Clock::system()).map(|store| match store {
+                AnyStore::Memory(_) => StoreKind::Memory,
+                AnyStore::Embedded(_) => StoreKind::Embedded,
+                AnyStore::Shared(_) => StoreKind::Redis,
+            })
+        };
+        for (kind, directory, redis, expected) in [
+            (StoreKind::Auto, Some(directory), &named, StoreKind::Redis),
+            (StoreKind::Auto, Some(directory), &unnamed, StoreKind::Embedded),
+            (StoreKind::Auto, None, &unnamed, StoreKind::Memory),
+            (StoreKind::Embedded, Some(directory), &named, StoreKind::Embedded),
+            (StoreKind::Memory, Some(directory), &named, StoreKind::Memory),
+            (StoreKind::Redis, Some(directory), &named, StoreKind::Redis),
+        ] {
+            assert_eq!(built(kind, directory, redis).ok(), Some(expected), "{kind:?}, {directory:?}");
+        }
+        let missing = |kind| built(kind, None, &unnamed).map_err(|fault| fault.key.to_string());
+        assert_eq!(missing(StoreKind::Redis), Err("redis.url".to_owned()));
+        assert_eq!(missing(StoreKind::Embedded), Err("store.kind".to_owned()));
+    }
+}
