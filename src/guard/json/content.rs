@@ -41,7 +41,7 @@ enum Kind {
 
 /// Digests `body`, keyed by `key`. Members at the places that `ignored` names by a value rule do not count.
 ///
-/// `None` if the body is not JSON that [`scan`](super::scan) has passed.
+/// `None` if the body is not JSON that [`scan`](fn@super::scan) has passed.
 pub fn content(body: &[u8], ignored: &FieldRules, key: &SipHasher24) -> Option<u128> {
     Walk { text: str::from_utf8(body).ok()?, at: 0, ignored, key, frames: Vec::new() }.run()
 }
