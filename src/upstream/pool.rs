@@ -54,8 +54,8 @@ pub struct Pool {
 /// One connection.
 pub(super) struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<Stream>, RequestBody>,
-    ended: bool,
+    /// `None` once it has ended: a request that it had not begun is given back only when it is dropped.
+    connection: Option<Connection<TokioIo<Stream>, RequestBody>>,
 }
 
 /// An answer on its way. Dropped before its end, its connection closes.
@@ -147,7 +147,7 @@ impl Link {
         let stream = connect(endpoint, deadline).await?;
         let handshake = Builder::new().max_headers(FIELDS).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
-        Ok(Box::new(Self { sender, connection, ended: false }))
+        Ok(Box::new(Self { sender, connection: Some(connection) }))
     }
 
     /// Sends a request; if it could not be sent, it comes back with the error.
@@ -157,18 +157,18 @@ impl Link {
     ) -> impl Future<Output = Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)>> {
         // Queued here and now, or the future would carry the request along.
         let answer = self.sender.try_send_request(request);
-        let (connection, ended) = (&mut self.connection, &mut self.ended);
+        let connection = &mut self.connection;
         async move {
             let (mut answer, mut asked) = (pin!(answer), false);
             let answered = poll_fn(|cx| {
                 if asked {
-                    drive(connection, ended, Waker::noop());
+                    drive(connection, Waker::noop());
                     if let Poll::Ready(answered) = answer.as_mut().poll(&mut quiet()) {
                         return Poll::Ready(answered);
                     }
                 }
                 asked = true;
-                drive(connection, ended, cx.waker());
+                drive(connection, cx.waker());
                 answer.as_mut().poll(&mut quiet())
             });
             answered.await.map_err(|mut error| {
@@ -180,20 +180,21 @@ impl Link {
 
     /// Whether it waits for a request: the last one is done, and the upstream has neither closed nor sent anything.
     fn is_free(&mut self) -> bool {
-        drive(&mut self.connection, &mut self.ended, Waker::noop());
+        drive(&mut self.connection, Waker::noop());
         self.is_done()
     }
 
     /// Whether the last request is done, as far as was seen.
     fn is_done(&self) -> bool {
-        !self.ended && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
     }
 }
 
 /// Lets a connection read and write. Its errors reach whoever waits for the answer or its body.
-fn drive(connection: &mut Connection<TokioIo<Stream>, RequestBody>, ended: &mut bool, waker: &Waker) {
-    if !*ended {
-        *ended = Pin::new(connection).poll(&mut Context::from_waker(waker)).is_ready();
+fn drive(connection: &mut Option<Connection<TokioIo<Stream>, RequestBody>>, waker: &Waker) {
+    let going = connection.as_mut().map(Pin::new);
+    if going.is_some_and(|going| going.poll(&mut Context::from_waker(waker)).is_ready()) {
+        *connection = None;
     }
 }
 
@@ -227,14 +228,14 @@ impl Answer {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(Link { connection, ended, .. }) = self.link.as_deref_mut() else {
+        let Some(Link { connection, .. }) = self.link.as_deref_mut() else {
             return Pin::new(&mut self.body).poll_frame(cx);
         };
         // Asked first, since the connection reads only what is wanted.
         let mut frame = Pin::new(&mut self.body).poll_frame(&mut quiet());
         for waker in [Waker::noop(), cx.waker()] {
             if frame.is_pending() {
-                drive(connection, ended, waker);
+                drive(connection, waker);
                 frame = Pin::new(&mut self.body).poll_frame(&mut quiet());
             }
         }
