@@ -4,6 +4,7 @@ mod bans;
 mod budgets;
 mod claims;
 mod model;
+pub(crate) mod random;
 
 use std::future::Future;
 use std::sync::Arc;

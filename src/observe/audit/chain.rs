@@ -1,7 +1,7 @@
 //! Reads the audit and finds what was done to it.
 //!
 //! A chain without a secret shows damage and hasty hands, not somebody who may write both files and rewrites all that
-//! follows: against that, keep a copy of the head hash elsewhere (`tidegate audit verify` prints it, events carry it).
+//! follows: against that, keep a copy of the head hash elsewhere (`tidegate audit verify` prints it).
 
 use std::fmt;
 use std::fs::{self, File};

@@ -6,21 +6,11 @@ use smallvec::smallvec;
 use tokio::sync::RwLock;
 
 use super::*;
+use crate::state::suite::random::Random;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn user(&mut self) -> Subject {
-        user(self.below(6).into())
-    }
+/// One of a few users.
+fn any_user(random: &mut Random) -> Subject {
+    user(random.below(6).into())
 }
 
 /// Any change that is lost, made twice or made to another row shows here sooner or later.
@@ -53,18 +43,22 @@ async fn a_store_that_is_killed_counts_like_one_that_is_not() {
                 twin.settle(&left).await.unwrap();
             }
             1 => {
-                let draws = [Draw::one(&limits[random.below(3) as usize], random.user())];
+                let draws = [Draw::one(&limits[random.below(3) as usize], any_user(&mut random))];
                 store.reset(&draws).await.unwrap();
                 twin.reset(&draws).await.unwrap();
             }
             2 => {
                 let at = hand.clock().now();
-                let ban = Ban { subject: random.user(), reason: format!("{operation}").into(), ..ban(0, at) };
+                let ban = Ban {
+                    subject: any_user(&mut random),
+                    reason: format!("{operation}").into(),
+                    ..ban(0, at)
+                };
                 store.ban(ban.clone()).await.unwrap();
                 twin.ban(ban).await.unwrap();
             }
             3 => {
-                let subject = random.user();
+                let subject = any_user(&mut random);
                 assert_eq!(store.lift(subject).await, twin.lift(subject).await);
             }
             4 => {
@@ -92,8 +86,8 @@ async fn a_store_that_is_killed_counts_like_one_that_is_not() {
                 id += 1;
                 let limit = &limits[random.below(3) as usize];
                 let draws = [
-                    Draw { limit, subject: random.user(), weight: random.below(3) },
-                    Draw::one(&limits[2], random.user()),
+                    Draw { limit, subject: any_user(&mut random), weight: random.below(3) },
+                    Draw::one(&limits[2], any_user(&mut random)),
                 ];
                 let claims = [claim(random.below(20).into())];
                 let holds = [0, 1].map(|at: usize| Hold {
